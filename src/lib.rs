@@ -1,0 +1,6 @@
+//! Vestibule: a device-aware access proxy for the network edge.
+//!
+//! `ARCHITECTURE.md` beside this file is the five-minute tour; `gate::visit` is the life of a request on one screen.
+
+pub mod model;
+pub mod request;

@@ -1,0 +1,52 @@
+//! What a client says of itself. Never trusted, always compared.
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($variant),+ }
+
+        impl $name {
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word in YAML conditions and in the decision log.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            pub fn parse(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+words!(
+    /// An operating system family, as claimed or as recorded.
+    Os { Windows = "windows", MacOs = "macos", Ios = "ios", Android = "android", Linux = "linux", ChromeOs = "chromeos", Other = "other" }
+);
+
+words!(
+    /// A client program's family, as claimed.
+    Browser {
+        Chrome = "chrome", Chromium = "chromium", Edge = "edge", Firefox = "firefox", Safari = "safari", Opera = "opera",
+        Samsung = "samsung", WebView = "webview", Curl = "curl", Wget = "wget", Python = "python", Go = "go", Java = "java",
+        Node = "node", OkHttp = "okhttp", Bot = "bot", Other = "other",
+    }
+);
+
+words!(
+    FormFactor { Desktop = "desktop", Phone = "phone", Tablet = "tablet", Tool = "tool", Other = "other" }
+);
+
+/// User-Agent and client hints, read once per connection and whenever they change. `None` is "unavailable": the client
+/// said nothing that we understand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    pub os: Option<Os>,
+    pub os_version: Option<String>,
+    pub browser: Option<Browser>,
+    /// The major version of `browser`.
+    pub browser_version: Option<u32>,
+    pub form_factor: Option<FormFactor>,
+}

@@ -1,0 +1,17 @@
+//! The words of the product as types. Nothing here reads a clock, a file or a socket.
+
+mod claims;
+mod device;
+mod effect;
+mod host;
+mod reason;
+mod standing;
+mod wire;
+
+pub use claims::{Browser, Claims, FormFactor, Os};
+pub use device::{Device, DeviceState, Fact, FactState, Key, KeyKind, Observation, Ownership, StateChange, WELL_KNOWN_FACTS};
+pub use effect::{Effect, Mode};
+pub use host::Host;
+pub use reason::{Reason, RestrictionKey};
+pub use standing::{Freshness, NoRecord, Proof, Standing};
+pub use wire::{Ja4, Syn, Wire};

@@ -1,0 +1,54 @@
+//! Connection facts: what a connection shows by itself.
+
+use std::fmt;
+
+/// The readable form `a_b_c` of a JA4 fingerprint: 36 ASCII characters, always.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ja4([u8; 36]);
+
+impl Ja4 {
+    /// `None` when a byte is not printable ASCII.
+    pub fn new(text: [u8; 36]) -> Option<Self> {
+        text.iter().all(u8::is_ascii_graphic).then_some(Self(text))
+    }
+
+    /// For `fingerprint::hello`, whose alphabet is printable by construction: any other byte would become `?`.
+    pub(crate) fn printable(mut text: [u8; 36]) -> Self {
+        for byte in &mut text {
+            if !byte.is_ascii_graphic() {
+                *byte = b'?';
+            }
+        }
+        Self(text)
+    }
+
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Ja4 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Ja4 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The IP and TCP headers of the connection's SYN as the kernel saved them (`TCP_SAVED_SYN`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Syn(pub Box<[u8]>);
+
+/// Facts of one connection. `None` is "unavailable", a normal state: a plain listener has no hello, SYN cookies no SYN.
+#[derive(Clone, Debug, Default)]
+pub struct Wire {
+    pub ja4: Option<Ja4>,
+    /// JA4 without the extensions that change from one connection of a client to its next.
+    pub ja4_stable: Option<Ja4>,
+    /// The SYN's signature, `fingerprint::syn::signature`.
+    pub syn: Option<Box<str>>,
+}

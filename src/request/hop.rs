@@ -1,0 +1,319 @@
+//! Fields that end at this hop, and fields that only we may set (RFC 9110 section 7.6.1).
+
+use http::header::{CONNECTION, HeaderName, TE, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method};
+use smallvec::SmallVec;
+
+/// Whether a request asks to leave HTTP as we speak it: CONNECT, or an `Upgrade`, whatever `Connection` says of it. An offer of nothing but
+/// HTTP/2 without TLS (`curl --http2` makes one) is no such wish: it is passed over and stripped, as RFC 9113 section 3.1 has it.
+pub fn wants_upgrade(headers: &HeaderMap, method: &Method) -> bool {
+    let h2c = |value: &HeaderValue| value.as_bytes().split(|b| *b == b',').all(|token| token.trim_ascii().eq_ignore_ascii_case(b"h2c"));
+    *method == Method::CONNECT || !headers.get_all(UPGRADE).iter().all(h2c)
+}
+
+/// Removes from a request what `Connection` and `TE` name, the hop-by-hop fields, and every spelling of the fields that only we may set or that
+/// make an app see another request than the policy saw. Framing fields go too when misspelt; the proper ones are the forwarder's to rewrite.
+///
+/// Must run before our own fields are set: else a client strips them by naming them in `Connection` (CVE-2024-45410).
+pub fn strip_request(headers: &mut HeaderMap) {
+    strip(headers, |name| ends_here(name) || is_ours(name));
+}
+
+/// Removes the hop-by-hop fields from a response, and what its `Connection` names.
+pub fn strip_response(headers: &mut HeaderMap) {
+    strip(headers, |name| {
+        matches!(name, "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "te" | "http2-settings")
+    });
+}
+
+/// One pass to see, then the removals: a request of a browser has one or two.
+fn strip(headers: &mut HeaderMap, doomed: impl Fn(&str) -> bool) {
+    let mut names: SmallVec<[HeaderName; 8]> = SmallVec::new();
+    for name in headers.keys() {
+        if doomed(name.as_str()) {
+            names.push(name.clone());
+        }
+    }
+    if names.is_empty() {
+        return;
+    }
+    for list in [CONNECTION, TE] {
+        if names.contains(&list) {
+            named(headers, &list, &mut names);
+        }
+    }
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+fn named(headers: &HeaderMap, list: &HeaderName, names: &mut SmallVec<[HeaderName; 8]>) {
+    for value in headers.get_all(list) {
+        for token in value.as_bytes().split(|b| *b == b',') {
+            let token = token.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+            // The two that every browser sends name nothing that could be there.
+            if token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close") {
+                continue;
+            }
+            if let Ok(name) = HeaderName::from_bytes(token)
+                && headers.contains_key(&name)
+            {
+                names.push(name);
+            }
+        }
+    }
+}
+
+/// The hop-by-hop fields of a request. `Expect` is answered by this hop; `Proxy` becomes `HTTP_PROXY` in CGI apps (CVE-2016-5385).
+fn ends_here(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    match bytes.first() {
+        Some(b'c') => is(bytes, "connection") || misspelt(bytes, "content-length"),
+        Some(b'e') => is(bytes, "expect"),
+        Some(b'h') => is(bytes, "http2-settings"),
+        Some(b'k') => is(bytes, "keep-alive"),
+        Some(b'p') => is(bytes, "proxy") || begins(bytes, "proxy-"),
+        Some(b't') => is(bytes, "te") || is(bytes, "trailer") || misspelt(bytes, "transfer-encoding"),
+        Some(b'u') => is(bytes, "upgrade"),
+        _ => false,
+    }
+}
+
+/// Fields by which an app knows the client, the device or the true target, so that a client's own must not arrive; in every spelling that an app
+/// might not tell apart from ours (CGI and WSGI make `_` of `-`, some frameworks of `.` too).
+fn is_ours(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    match bytes.first() {
+        Some(b'v') => begins(bytes, "vestibule-"),
+        Some(b'x') => is_our_x(bytes),
+        Some(b'f') => is(bytes, "forwarded") || is(bytes, "front-end-https") || is(bytes, "fastly-client-ip"),
+        Some(b'c') => begins(bytes, "client-cert") || is(bytes, "client-ip") || is(bytes, "cf-connecting-ip"),
+        Some(b't') => is(bytes, "true-client-ip") || misspelt(bytes, "traceparent") || misspelt(bytes, "tracestate"),
+        Some(b'h') => misspelt(bytes, "host"),
+        _ => false,
+    }
+}
+
+fn is_our_x(bytes: &[u8]) -> bool {
+    match bytes.get(2).map(u8::to_ascii_lowercase) {
+        Some(b'f') => begins(bytes, "x-forwarded"),
+        Some(b'r') => {
+            is(bytes, "x-real-ip")
+                || is(bytes, "x-request-id")
+                || begins(bytes, "x-rewrite-")
+                || is(bytes, "x-remote-ip")
+                || is(bytes, "x-remote-addr")
+        }
+        Some(b'o') => begins(bytes, "x-original-") || is(bytes, "x-originating-ip"),
+        Some(b'h') => is(bytes, "x-host") || begins(bytes, "x-http-method"),
+        Some(b'm') => is(bytes, "x-method-override"),
+        Some(b'c') => begins(bytes, "x-client-ip") || begins(bytes, "x-client-cert") || is(bytes, "x-cluster-client-ip"),
+        Some(b's') => begins(bytes, "x-ssl-client") || is(bytes, "x-scheme"),
+        Some(b'e') => begins(bytes, "x-envoy-"),
+        Some(b'u') => is(bytes, "x-url-scheme"),
+        Some(b'v') => begins(bytes, "x-vestibule-"),
+        _ => false,
+    }
+}
+
+/// Header names in a `HeaderMap` are lower case already; `_` and `.` count as `-`.
+fn is(name: &[u8], want: &str) -> bool {
+    name.len() == want.len() && begins(name, want)
+}
+
+fn misspelt(name: &[u8], want: &str) -> bool {
+    is(name, want) && name != want.as_bytes()
+}
+
+fn begins(name: &[u8], want: &str) -> bool {
+    name.len() >= want.len()
+        && name.iter().zip(want.as_bytes()).all(|(byte, want)| byte == want || (*want == b'-' && matches!(byte, b'_' | b'.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        headers
+    }
+
+    fn left(fields: &[(&str, &str)]) -> Vec<String> {
+        let mut headers = map(fields);
+        strip_request(&mut headers);
+        let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn identity_goes_in_every_spelling() {
+        for name in [
+            "Vestibule-Device-Id",
+            "vestibule_device_id",
+            "VESTIBULE.Device_Id",
+            "Vestibule-Jwt-Assertion",
+            "Vestibule_Tier",
+            "vestibule-anything",
+            "X-Vestibule-Tier",
+            "X-Request-Id",
+            "X_Request_Id",
+            "x.request.id",
+            "X-Forwarded-For",
+            "X_Forwarded_For",
+            "X-Forwarded",
+            "X-Forwarded-Uri",
+            "X-Forwarded-Prefix",
+            "X-Forwarded-Ssl",
+            "X-Forwarded-Client-Cert",
+            "Forwarded",
+            "Client-Cert",
+            "client_cert_chain",
+            "Client-Cert-Chain",
+            "X-Original-URL",
+            "X-Original-URI",
+            "X-Original-Host",
+            "x_original_url",
+            "X-Rewrite-URL",
+            "X-Real-IP",
+            "x_real_ip",
+            "True-Client-IP",
+            "X-Client-IP",
+            "X-HTTP-Method-Override",
+            "X-Method-Override",
+            "X-Http-Method",
+            "Front-End-Https",
+            "Proxy",
+            "X-Host",
+            "x.forwarded.host",
+        ] {
+            assert!(left(&[(name, "x")]).is_empty(), "{name}");
+        }
+        assert!(left(&[("Content_Length", "1"), ("transfer_encoding", "chunked"), ("Traceparent", "x")]) == ["traceparent"]);
+    }
+
+    #[test]
+    fn hop_by_hop_goes() {
+        let fields = [
+            ("Connection", "keep-alive, X-Secret"),
+            ("Keep-Alive", "timeout=5"),
+            ("Proxy-Connection", "x"),
+            ("Proxy-Authorization", "x"),
+            ("TE", "trailers"),
+            ("Trailer", "X-Sum"),
+            ("Upgrade", "h2c"),
+            ("HTTP2-Settings", "x"),
+            ("Expect", "100-continue"),
+            ("X-Secret", "x"),
+            ("Accept", "*/*"),
+        ];
+        assert_eq!(left(&fields), ["accept"]);
+    }
+
+    #[test]
+    fn what_connection_and_te_name_goes_in_every_line_and_case() {
+        assert_eq!(
+            left(&[
+                ("Connection", "close"),
+                ("Connection", " X-A ;q=1,,x-b"),
+                ("TE", "x-c"),
+                ("X-A", "1"),
+                ("X-A", "2"),
+                ("X-B", "1"),
+                ("X-C", "1"),
+                ("X-D", "1")
+            ]),
+            ["x-d"]
+        );
+        assert_eq!(left(&[("Connection", "\u{e9}, x y, x-a"), ("x-a", "1")]), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn everything_else_stays() {
+        let names = [
+            "accept",
+            "accept-encoding",
+            "authorization",
+            "cache-control",
+            "content-encoding",
+            "content-length",
+            "content-type",
+            "cookie",
+            "host",
+            "if-none-match",
+            "origin",
+            "range",
+            "referer",
+            "sec-ch-ua",
+            "sec-fetch-site",
+            "traceparent",
+            "tracestate",
+            "transfer-encoding",
+            "user-agent",
+            "via",
+            "x-api-key",
+            "x-csrf-token",
+            "x-requested-with",
+            "x-request-ids",
+            "x",
+            "x-",
+            "vestibule",
+        ];
+        let fields: Vec<_> = names.iter().map(|name| (*name, "1")).collect();
+        let mut want: Vec<_> = names.to_vec();
+        want.sort_unstable();
+        assert_eq!(left(&fields), want);
+    }
+
+    #[test]
+    fn a_response_keeps_all_but_the_hop() {
+        let mut headers = map(&[
+            ("Connection", "close, X-Internal"),
+            ("X-Internal", "1"),
+            ("Keep-Alive", "x"),
+            ("Upgrade", "h2c"),
+            ("Transfer-Encoding", "chunked"),
+            ("Set-Cookie", "a"),
+            ("Set-Cookie", "b"),
+            ("Trailer", "x"),
+            ("X-Forwarded-For", "kept"),
+            ("Content-Length", "1"),
+        ]);
+        strip_response(&mut headers);
+        assert_eq!(headers.keys_len(), 4);
+        assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
+    }
+
+    #[test]
+    fn upgrades_are_seen() {
+        assert!(wants_upgrade(&map(&[("Upgrade", "websocket"), ("Connection", "upgrade")]), &Method::GET));
+        assert!(wants_upgrade(&map(&[("Upgrade", "h2c, websocket")]), &Method::GET));
+        assert!(wants_upgrade(&map(&[("Upgrade", "h2c"), ("Upgrade", "websocket")]), &Method::GET));
+        assert!(wants_upgrade(&map(&[("Upgrade", "")]), &Method::GET));
+        assert!(!wants_upgrade(&map(&[("Upgrade", "h2c"), ("Connection", "upgrade, http2-settings")]), &Method::GET));
+        assert!(!wants_upgrade(&map(&[("Upgrade", "H2C")]), &Method::GET));
+        assert!(wants_upgrade(&map(&[]), &Method::CONNECT));
+        assert!(!wants_upgrade(&map(&[("Connection", "upgrade")]), &Method::GET));
+    }
+
+    proptest! {
+        #[test]
+        fn no_spelling_passes(seps in proptest::collection::vec("[-_.]", 4), upper in any::<u32>()) {
+            for want in ["vestibule-device-id", "x-forwarded-for", "x-request-id", "client-cert-chain", "x-original-url", "x-rewrite-url", "x-real-ip", "true-client-ip"] {
+                let mut n = 0;
+                let spelt: String = want.chars().enumerate().flat_map(|(i, c)| match c {
+                    '-' => { n += 1; seps[n - 1].chars().collect::<Vec<_>>() }
+                    c if upper >> (i % 32) & 1 == 1 => vec![c.to_ascii_uppercase()],
+                    c => vec![c],
+                }).collect();
+                prop_assert!(left(&[(&spelt, "1")]).is_empty(), "{}", spelt);
+            }
+        }
+    }
+}
