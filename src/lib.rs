@@ -5,3 +5,4 @@
 pub mod model;
 pub mod request;
 pub mod fingerprint;
+pub mod identify;
