@@ -6,3 +6,4 @@ pub mod model;
 pub mod request;
 pub mod fingerprint;
 pub mod identify;
+pub mod policy;

@@ -1,0 +1,577 @@
+//! Guardrails, then owners' layers and the app's rules; the strictest outcome stands.
+
+use super::reasons::ReasonBook;
+use super::scene::{Record, Scene};
+use super::tables::{AppTable, Line, Tables};
+use super::truth::Truth;
+use super::{AppId, Decision, Inputs, Merged, Outcome, OwnerId, ReasonId, ReasonList, RestrictionSet, RuleRef};
+use crate::model::{Effect, Mode};
+
+/// What is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// What is in report mode is passed over as if absent.
+    Enforced,
+    /// An app in report mode: enforced guardrails alone may object.
+    Guardrails,
+    /// As if nothing were in report mode.
+    Everything,
+}
+
+impl Scope {
+    pub fn passes_over(self, line: &Line) -> bool {
+        line.mode == Mode::Report && self != Self::Everything
+    }
+}
+
+/// The strictest outcome so far. Of equally strict ones the first added decides: guardrails come before layers before rules.
+#[derive(Clone, Copy, Debug)]
+pub struct Tally {
+    pub effect: Effect,
+    pub restrictions: RestrictionSet,
+    pub rule: RuleRef,
+    pub owner: OwnerId,
+    begun: bool,
+}
+
+impl Tally {
+    const fn new(owner: OwnerId) -> Self {
+        Self { effect: Effect::Forward, restrictions: RestrictionSet::EMPTY, rule: RuleRef::None, owner, begun: false }
+    }
+
+    fn add(&mut self, effect: Effect, with: RestrictionSet, rule: RuleRef, owner: OwnerId) {
+        if !self.begun || effect > self.effect {
+            (self.effect, self.rule, self.owner, self.begun) = (effect, rule, owner, true);
+        }
+        if effect == Effect::Restrict {
+            self.restrictions = self.restrictions.union(with);
+        }
+    }
+
+    /// Restrictions are those of a restricted request alone.
+    fn end(mut self) -> Self {
+        if self.effect != Effect::Restrict {
+            self.restrictions = RestrictionSet::EMPTY;
+        }
+        self
+    }
+
+    fn acts_like(&self, other: &Self) -> bool {
+        (self.effect, self.restrictions) == (other.effect, other.restrictions)
+    }
+
+    /// The reason where nothing needs mending.
+    pub const fn plain_reason(&self) -> ReasonId {
+        match self.rule {
+            RuleRef::None => ReasonBook::NO_RULE,
+            RuleRef::Guardrail(_) | RuleRef::Rule(_) | RuleRef::Layer(_) => ReasonBook::RULE_MATCHED,
+        }
+    }
+
+    const fn outcome(&self, reasons: ReasonList) -> Outcome {
+        Outcome { effect: self.effect, restrictions: self.restrictions, rule: self.rule, owner: self.owner, reasons }
+    }
+}
+
+pub fn decide(tables: &Tables, id: AppId, inputs: &Inputs<'_>) -> Decision {
+    let scene = Scene::new(tables, inputs);
+    let Some(app) = tables.apps.get(id.index()) else { return no_such_app(id, &scene) };
+    let scope = if app.mode == Mode::Report { Scope::Guardrails } else { Scope::Enforced };
+    let acts = tally(&scene, app, scope);
+    let hopeful = hopeful(&scene, app, scope, &acts);
+    let unavailable = hopeful && acts.effect == Effect::Block && matches!(scene.record, Record::Unreadable);
+    let mut done = acts.outcome(scene.reasons(app, scope, &acts, hopeful));
+    let mut would = done;
+    let mut mode = Mode::Enforce;
+    if app.reports || app.mode == Mode::Report {
+        let all = tally(&scene, app, Scope::Everything);
+        let flips = !all.acts_like(&acts);
+        // An enforced guardrail that objects is enforced, whatever mode its app is in.
+        if flips || app.mode == Mode::Report && acts.effect == Effect::Forward {
+            mode = Mode::Report;
+            would = all.outcome(scene.reasons(app, Scope::Everything, &all, self::hopeful(&scene, app, Scope::Everything, &all)));
+        }
+        if app.mode == Mode::Report && acts.effect == Effect::Forward {
+            if flips {
+                done.reasons = ReasonList::new(ReasonBook::APP_REPORT);
+            } else {
+                done = would;
+            }
+        }
+    }
+    Decision {
+        app: id,
+        class: scene.class_now(),
+        tier: scene.tier_now(),
+        done,
+        would,
+        mode,
+        merged: tables.merged(done.restrictions),
+        unavailable,
+        valid_until: scene.valid_until(),
+    }
+}
+
+/// An id of another policy means nothing here, and opens nothing.
+fn no_such_app(app: AppId, scene: &Scene<'_>) -> Decision {
+    let reasons = ReasonList::new(ReasonBook::NO_RULE);
+    let done = Outcome { effect: Effect::Block, restrictions: RestrictionSet::EMPTY, rule: RuleRef::None, owner: OwnerId(0), reasons };
+    Decision {
+        app,
+        class: scene.class_now(),
+        tier: scene.tier_now(),
+        done,
+        would: done,
+        mode: Mode::Enforce,
+        merged: Merged::default(),
+        unavailable: false,
+        valid_until: scene.valid_until(),
+    }
+}
+
+pub fn tally(scene: &Scene<'_>, app: &AppTable, scope: Scope) -> Tally {
+    let tables = scene.tables;
+    let mut tally = Tally::new(app.owner);
+    for index in &app.guardrails {
+        let Some(guardrail) = tables.guardrails.get(usize::from(*index)) else { continue };
+        if !scope.passes_over(guardrail) && scene.truth(&guardrail.when) != Truth::No {
+            tally.add(guardrail.then, guardrail.with, RuleRef::Guardrail(*index), tables.security.unwrap_or(app.owner));
+        }
+    }
+    if scope == Scope::Guardrails {
+        return tally.end();
+    }
+    for group in &app.owners {
+        let lines = group.lines.iter().filter_map(|place| Some((RuleRef::Layer(*place), tables.layer(app, *place)?)));
+        // What matches none of an owner's layer rules is left to the app's own.
+        first_match(scene, scope, &mut tally, group.owner, lines);
+    }
+    let rules = (0..).zip(&app.rules).map(|(index, rule)| (RuleRef::Rule(index), rule));
+    if !first_match(scene, scope, &mut tally, app.owner, rules) {
+        tally.add(Effect::Block, RestrictionSet::EMPTY, RuleRef::None, app.owner);
+    }
+    tally.end()
+}
+
+/// The first match ends it; an undecided rule adds its outcome and evaluation goes on. Whether one matched.
+fn first_match<'a>(
+    scene: &Scene<'_>,
+    scope: Scope,
+    tally: &mut Tally,
+    owner: OwnerId,
+    lines: impl Iterator<Item = (RuleRef, &'a Line)>,
+) -> bool {
+    for (rule, line) in lines {
+        if scope.passes_over(line) {
+            continue;
+        }
+        let truth = scene.truth(&line.when);
+        if truth != Truth::No {
+            tally.add(line.then, line.with, rule, owner);
+        }
+        if truth == Truth::Yes {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether the outcome could have been better had there been a record that could be read: then its want is the first reason.
+pub fn hopeful(scene: &Scene<'_>, app: &AppTable, scope: Scope, tally: &Tally) -> bool {
+    !matches!(scene.record, Record::Known { .. }) && tally.effect != Effect::Forward && best(scene, app, scope) < tally.effect
+}
+
+/// The least strict effect that any record could earn here.
+fn best(scene: &Scene<'_>, app: &AppTable, scope: Scope) -> Effect {
+    let tables = scene.tables;
+    let guardrails = app.guardrails.iter().filter_map(|index| tables.guardrails.get(usize::from(*index)));
+    let sure = guardrails.filter(|line| !scope.passes_over(line) && scene.span(&line.when).0 != Truth::No);
+    let mut best = sure.map(|line| line.then).max().unwrap_or(Effect::Forward);
+    if scope == Scope::Guardrails {
+        return best;
+    }
+    for group in &app.owners {
+        let lines = group.lines.iter().filter_map(|place| tables.layer(app, *place));
+        best = best.max(best_match(scene, scope, lines, Effect::Forward));
+    }
+    best.max(best_match(scene, scope, app.rules.iter(), Effect::Block))
+}
+
+/// `unmatched` is the effect where no line matches.
+fn best_match<'a>(scene: &Scene<'_>, scope: Scope, lines: impl Iterator<Item = &'a Line>, unmatched: Effect) -> Effect {
+    let mut best = Effect::Block;
+    let mut added = Effect::Forward;
+    for line in lines.filter(|line| !scope.passes_over(line)) {
+        let (least, most) = scene.span(&line.when);
+        if most == Truth::Yes {
+            best = best.min(added.max(line.then));
+        }
+        match least {
+            Truth::Yes => return best,
+            Truth::Undecided => added = added.max(line.then),
+            Truth::No => {}
+        }
+    }
+    best.min(added.max(unmatched))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::draft::{Compare, Condition, Draft, Guardrail, Layer, Rule, Test};
+    use super::super::testing::*;
+    use super::super::{MethodSet, Policy};
+    use super::*;
+    use crate::model::{FactState, Mode, NoRecord};
+
+    fn policy(rules: Vec<Rule>) -> Policy {
+        Policy::compile(draft(rules))
+    }
+
+    fn guarded(guardrails: Vec<Guardrail>, rules: Vec<Rule>) -> Policy {
+        Policy::compile(Draft { guardrails, ..draft(rules) })
+    }
+
+    fn layered(layers: Vec<Layer>, rules: Vec<Rule>) -> Policy {
+        Policy::compile(Draft { layers, ..draft(rules) })
+    }
+
+    fn capping(name: &str, when: Condition, with: u8) -> Guardrail {
+        Guardrail { then: Effect::Restrict, with: vec![super::super::RestrictionId(with)], ..guardrail(name, when) }
+    }
+
+    fn reporting(mut draft: Draft) -> Policy {
+        draft.apps[0].mode = Mode::Report;
+        Policy::compile(draft)
+    }
+
+    /// Effect, restrictions as ids, deciding rule.
+    fn done(policy: &Policy, visit: &Visit) -> (Effect, Vec<u8>, RuleRef) {
+        let done = visit.decide(policy).done;
+        (done.effect, done.restrictions.iter().map(|id| id.0).collect(), done.rule)
+    }
+
+    /// The team is missing from this record, so that comparing with it is undecided.
+    fn teamless() -> Visit {
+        Visit::of(without(|device| device.team = None))
+    }
+
+    fn team(name: &str) -> Condition {
+        device(super::super::draft::DeviceField::Team, &[name])
+    }
+
+    #[test]
+    fn the_first_match_wins_among_an_apps_rules() {
+        let policy = policy(vec![restrict(method(&["GET"]), &[READ_ONLY]), forward(always()), block(always())]);
+        assert_eq!(done(&policy, &Visit::of(laptop())), (Effect::Restrict, vec![READ_ONLY], RuleRef::Rule(0)));
+        assert_eq!(done(&policy, &Visit::of(laptop()).to("POST", "/")), (Effect::Forward, vec![], RuleRef::Rule(1)));
+    }
+
+    #[test]
+    fn what_matches_none_is_blocked() {
+        let policy = policy(vec![forward(method(&["GET"]))]);
+        let decision = Visit::of(laptop()).to("POST", "/").decide(&policy);
+        assert_eq!((decision.done.effect, decision.done.rule, decision.mode), (Effect::Block, RuleRef::None, Mode::Enforce));
+        assert_eq!(policy.rule_name(AppId(0), decision.done.rule), "-");
+    }
+
+    #[test]
+    fn the_strictest_outcome_stands_block_over_restrict_over_forward() {
+        let forwards = vec![forward(always())];
+        let lost = |then: fn(&str, Condition) -> Guardrail| vec![then("g", state(&["approved"]))];
+        let blocked = guarded(lost(guardrail), forwards.clone());
+        assert_eq!(done(&blocked, &Visit::of(laptop())), (Effect::Block, vec![], RuleRef::Guardrail(0)));
+        let capped = guarded(lost(|name, when| capping(name, when, READ_ONLY)), forwards);
+        assert_eq!(done(&capped, &Visit::of(laptop())), (Effect::Restrict, vec![READ_ONLY], RuleRef::Guardrail(0)));
+        let stricter = guarded(lost(|name, when| capping(name, when, READ_ONLY)), vec![block(always())]);
+        assert_eq!(done(&stricter, &Visit::of(laptop())), (Effect::Block, vec![], RuleRef::Rule(0)));
+    }
+
+    #[test]
+    fn of_equally_strict_outcomes_a_guardrail_decides_before_a_layer_before_a_rule() {
+        let all = Draft {
+            guardrails: vec![guardrail("a", method(&["PUT"])), guardrail("b", method(&["POST"])), guardrail("c", always())],
+            layers: vec![layer(1, block(always()))],
+            ..draft(vec![block(always())])
+        };
+        let rule = |draft: Draft| done(&Policy::compile(draft), &Visit::of(laptop()).to("POST", "/")).2;
+        assert_eq!(rule(all.clone()), RuleRef::Guardrail(1));
+        assert_eq!(rule(Draft { guardrails: vec![], ..all.clone() }), RuleRef::Layer(0));
+        assert_eq!(rule(Draft { guardrails: vec![], layers: vec![], ..all }), RuleRef::Rule(0));
+    }
+
+    #[test]
+    fn a_guardrail_holds_for_the_apps_it_names() {
+        let mut draft = draft(vec![forward(always())]);
+        draft.apps.push(app("payroll", vec![forward(always())]));
+        draft.guardrails =
+            vec![Guardrail { apps: Some(vec![AppId(1)]), ..guardrail("payroll-floor", always()) }, guardrail("gone", state(&["lost"]))];
+        let policy = Policy::compile(draft);
+        let visit = Visit::of(laptop());
+        assert_eq!(policy.decide(AppId(0), &visit.inputs()).done.effect, Effect::Forward);
+        let payroll = policy.decide(AppId(1), &visit.inputs()).done;
+        assert_eq!((payroll.effect, payroll.rule), (Effect::Block, RuleRef::Guardrail(0)));
+        assert_eq!(policy.rule_name(AppId(1), payroll.rule), "payroll-floor");
+    }
+
+    #[test]
+    fn undecided_counts_as_true_in_guardrails() {
+        let rules = || vec![forward(always())];
+        assert_eq!(done(&guarded(vec![guardrail("g", team("guests"))], rules()), &teamless()).0, Effect::Block);
+        assert_eq!(done(&guarded(vec![guardrail("g", not(team("finance")))], rules()), &teamless()).0, Effect::Block);
+        assert_eq!(done(&guarded(vec![guardrail("g", team("guests"))], rules()), &Visit::of(laptop())).0, Effect::Forward);
+    }
+
+    #[test]
+    fn an_undecided_rule_adds_its_outcome_to_the_strictest_wins_comparison_and_evaluation_goes_on() {
+        for (rules, expected) in [
+            // It adds a block, whatever forwards after it.
+            (vec![block(team("guests")), forward(always())], (Effect::Block, vec![], RuleRef::Rule(0))),
+            // It opens nothing.
+            (vec![forward(team("finance")), block(always())], (Effect::Block, vec![], RuleRef::Rule(1))),
+            (vec![forward(team("finance"))], (Effect::Block, vec![], RuleRef::None)),
+            // Restrictions of all that is added merge.
+            (vec![restrict(team("guests"), &[READ_ONLY]), forward(always())], (Effect::Restrict, vec![READ_ONLY], RuleRef::Rule(0))),
+            (
+                vec![restrict(team("guests"), &[READ_ONLY]), restrict(always(), &[SLOW]), block(always())],
+                (Effect::Restrict, vec![READ_ONLY, SLOW], RuleRef::Rule(0)),
+            ),
+        ] {
+            assert_eq!(done(&policy(rules.clone()), &teamless()), expected, "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn outside_a_grant_an_owners_rules_and_the_apps_are_both_evaluated_and_the_stricter_stands() {
+        let stricter = layered(vec![layer(1, block(method(&["POST"])))], vec![forward(always())]);
+        assert_eq!(done(&stricter, &Visit::of(laptop()).to("POST", "/")).2, RuleRef::Layer(0));
+        assert_eq!(done(&stricter, &Visit::of(laptop())).0, Effect::Forward, "what matches none of them is left to the app's own rules");
+        let looser = layered(vec![layer(1, forward(always()))], vec![block(always())]);
+        assert_eq!(done(&looser, &Visit::of(laptop())), (Effect::Block, vec![], RuleRef::Rule(0)));
+        let owner = Visit::of(laptop()).to("POST", "/").decide(&stricter).done.owner;
+        assert_eq!(stricter.owner(owner).name, "finance");
+    }
+
+    #[test]
+    fn the_first_match_wins_among_the_layer_rules_of_one_owner_that_concern_the_app() {
+        let other = Layer { apps: vec![AppId(7)], ..layer(1, block(always())) };
+        let layers =
+            vec![other, layer(1, restrict(always(), &[SLOW])), layer(2, restrict(always(), &[PRIVATE])), layer(1, block(always()))];
+        let policy = layered(layers, vec![forward(always())]);
+        let (effect, with, rule) = done(&policy, &Visit::of(laptop()));
+        assert_eq!((effect, with, rule), (Effect::Restrict, vec![PRIVATE, SLOW], RuleRef::Layer(0)));
+        assert_eq!(policy.rule_name(AppId(0), RuleRef::Layer(0)), "restrict");
+    }
+
+    #[test]
+    fn restrictions_merge_to_the_tighter_of_each() {
+        let policy =
+            guarded(vec![capping("a", always(), SMALL), capping("b", always(), PRIVATE)], vec![restrict(always(), &[READ_ONLY, SLOW])]);
+        let decision = Visit::of(laptop()).decide(&policy);
+        assert_eq!(decision.done.restrictions.iter().map(|id| id.0).collect::<Vec<_>>(), [READ_ONLY, PRIVATE, SMALL, SLOW]);
+        let merged = decision.merged;
+        assert_eq!((merged.no_store, merged.max_body), (true, Some(1 << 10)), "sizes take the smaller");
+        assert_eq!(policy.method_names(merged.methods.unwrap_or(MethodSet(0))), ["GET"], "methods intersect");
+        assert!(policy.allows_method(&merged, "GET"));
+        for refused in ["POST", "HEAD", "get", "PROPFIND"] {
+            assert!(!policy.allows_method(&merged, refused), "{refused}");
+        }
+        assert!(policy.allows_method(&Merged::default(), "PROPFIND"));
+    }
+
+    #[test]
+    fn restrictions_are_those_of_a_restricted_request_alone() {
+        let blocked = Visit::of(laptop()).decide(&guarded(vec![capping("a", always(), SMALL)], vec![block(always())]));
+        assert_eq!((blocked.done.restrictions, blocked.merged), (RestrictionSet::EMPTY, Merged::default()));
+    }
+
+    #[test]
+    fn a_rule_in_report_mode_is_recorded_and_then_passed_over_as_if_absent() {
+        let decision = Visit::of(laptop()).decide(&policy(vec![report(block(always())), forward(always())]));
+        assert_eq!((decision.done.effect, decision.done.rule), (Effect::Forward, RuleRef::Rule(1)));
+        assert_eq!((decision.would.effect, decision.would.rule, decision.mode), (Effect::Block, RuleRef::Rule(0), Mode::Report));
+        let looser = Visit::of(laptop()).decide(&policy(vec![report(forward(always())), block(always())]));
+        assert_eq!((looser.done.effect, looser.would.effect, looser.mode), (Effect::Block, Effect::Forward, Mode::Report));
+    }
+
+    #[test]
+    fn a_guardrail_or_layer_in_report_mode_is_recorded_and_then_passed_over_as_if_absent() {
+        let watching = Guardrail { mode: Mode::Report, ..guardrail("g", always()) };
+        let decision = Visit::of(laptop()).decide(&guarded(vec![watching], vec![forward(always())]));
+        assert_eq!((decision.done.effect, decision.would.effect, decision.mode), (Effect::Forward, Effect::Block, Mode::Report));
+        let decision = Visit::of(laptop()).decide(&layered(vec![layer(1, report(block(always())))], vec![forward(always())]));
+        assert_eq!((decision.done.effect, decision.would.effect, decision.mode), (Effect::Forward, Effect::Block, Mode::Report));
+    }
+
+    #[test]
+    fn what_is_in_report_mode_and_changes_nothing_leaves_the_decision_enforced() {
+        let decision = Visit::of(laptop()).decide(&policy(vec![report(block(never())), report(forward(always())), forward(always())]));
+        assert_eq!((decision.mode, decision.would), (Mode::Enforce, decision.done));
+        assert_eq!(decision.done.rule, RuleRef::Rule(2));
+    }
+
+    #[test]
+    fn an_app_in_report_mode_forwards_unless_an_enforced_guardrail_objects() {
+        let policy = reporting(draft(vec![block(always())]));
+        let decision = Visit::of(laptop()).decide(&policy);
+        assert_eq!((decision.done.effect, decision.done.rule), (Effect::Forward, RuleRef::None));
+        assert_eq!(reasons(&policy, &decision.done), ["app.report"]);
+        assert_eq!((decision.would.effect, decision.would.rule, decision.mode), (Effect::Block, RuleRef::Rule(0), Mode::Report));
+        assert_eq!(reasons(&policy, &decision.would), ["rule.matched"]);
+
+        let watching = Guardrail { mode: Mode::Report, ..guardrail("watching", always()) };
+        let layers = vec![layer(1, block(always()))];
+        let passed = reporting(Draft { guardrails: vec![watching.clone()], layers, ..draft(vec![forward(always())]) });
+        assert_eq!(Visit::of(laptop()).decide(&passed).done.effect, Effect::Forward);
+
+        let objects = vec![watching, guardrail("gone", state(&["lost"]))];
+        let objects = reporting(Draft { guardrails: objects, ..draft(vec![forward(always())]) });
+        let lost = Visit::of(without(|device| device.state = crate::model::DeviceState::Lost)).decide(&objects);
+        assert_eq!((lost.done.effect, lost.done.rule), (Effect::Block, RuleRef::Guardrail(1)));
+        assert_eq!(reasons(&objects, &lost.done), ["device.state.lost"]);
+        assert_eq!((lost.would, lost.mode), (lost.done, Mode::Enforce));
+    }
+
+    #[test]
+    fn an_app_in_report_mode_whose_rules_forward_says_which_rule() {
+        let policy = reporting(draft(vec![forward(always())]));
+        let decision = Visit::of(laptop()).decide(&policy);
+        assert_eq!((decision.done.rule, decision.mode, decision.would), (RuleRef::Rule(0), Mode::Report, decision.done));
+        assert_eq!(reasons(&policy, &decision.done), ["rule.matched"]);
+    }
+
+    #[test]
+    fn a_guardrail_belongs_to_security_where_there_is_such_an_owner_else_to_the_apps() {
+        let owner = |draft: Draft| {
+            let policy = Policy::compile(Draft { guardrails: vec![guardrail("g", always())], ..draft });
+            policy.owner(Visit::of(laptop()).decide(&policy).done.owner).name.clone()
+        };
+        assert_eq!(owner(draft(vec![])), "security");
+        let mut nobody = draft(vec![]);
+        nobody.owners.truncate(2);
+        assert_eq!(owner(nobody), "knowledge");
+    }
+
+    #[test]
+    fn a_request_that_is_blocked_for_that_alone_is_unavailable() {
+        let healthy = || vec![forward(tier(Compare::AtLeast, HEALTHY)), block(always())];
+        let decision = Visit::unreadable().decide(&policy(healthy()));
+        assert_eq!(
+            (decision.done.effect, decision.unavailable, decision.class),
+            (Effect::Block, true, super::super::ClassId::UNCLASSIFIED)
+        );
+        assert_eq!(reasons(&policy(healthy()), &decision.done), ["store.unavailable"]);
+        // A guardrail on the record as well.
+        let gone = guarded(vec![guardrail("gone", state(&["lost"]))], vec![forward(always())]);
+        assert!(Visit::unreadable().decide(&gone).unavailable);
+        // A blind device is not one that nobody could look up.
+        assert!(!Visit::blind(NoRecord::NoProof).decide(&policy(healthy())).unavailable);
+    }
+
+    #[test]
+    fn a_request_that_every_record_would_have_blocked_is_not_unavailable() {
+        let admin = || path("/admin/*");
+        let visit = Visit::unreadable().to("GET", "/admin/x");
+        let nothing_helps = [
+            guarded(vec![guardrail("no-admin", admin())], vec![forward(state(&["approved"]))]),
+            policy(vec![block(admin()), forward(state(&["approved"]))]),
+            policy(vec![block(always())]),
+            policy(vec![forward(all(&[state(&["approved"]), method(&["POST"])]))]),
+            layered(vec![layer(1, block(admin()))], vec![forward(state(&["approved"]))]),
+            policy(vec![forward(all(&[tier(Compare::AtLeast, HEALTHY), tier(Compare::Less, 0)]))]),
+        ];
+        for policy in nothing_helps {
+            let decision = visit.decide(&policy);
+            assert_eq!((decision.done.effect, decision.unavailable), (Effect::Block, false), "{:?}", policy.draft());
+            assert_ne!(reasons(&policy, &decision.done)[0], "store.unavailable");
+        }
+        // A header with two values is undecided whatever the record says, and a guardrail takes that as true.
+        let spoofed = guarded(vec![guardrail("role", header("x-role", text(&["x"])))], vec![forward(state(&["approved"]))]);
+        assert!(!Visit::unreadable().with_header("x-role", b"a").with_header("x-role", b"b").decide(&spoofed).unavailable);
+        assert!(Visit::unreadable().with_header("x-role", b"a").decide(&spoofed).unavailable);
+    }
+
+    #[test]
+    fn what_is_undecided_whatever_the_record_says_is_no_hope() {
+        let twice = Visit::unreadable().with_header("x-role", b"a").with_header("x-role", b"b");
+        let policy = policy(vec![block(header("x-role", text(&["x"]))), forward(state(&["approved"]))]);
+        assert!(!twice.decide(&policy).unavailable, "the undecided rule would have added its block");
+        assert!(Visit::unreadable().decide(&policy).unavailable);
+    }
+
+    #[test]
+    fn the_tiers_that_a_record_could_have_are_those_that_caps_leave() {
+        let with = |when: Condition, guardrails: Vec<Guardrail>, rules: Vec<Rule>| {
+            let mut draft = Draft { guardrails, ..draft(rules) };
+            draft.tiers.truncate(2);
+            draft.tiers[1].require = always();
+            draft.caps = vec![super::super::draft::Cap { name: "cap".to_owned(), when, max_tier: super::super::TierId(0) }];
+            Visit::unreadable().decide(&Policy::compile(draft)).unavailable
+        };
+        let known = || tier(Compare::AtLeast, KNOWN);
+        assert!(with(team("guests"), vec![], vec![forward(known())]), "a record of another team keeps its tier");
+        assert!(!with(always(), vec![], vec![forward(known())]), "no record would");
+        // A guest would have been too low for the guardrail.
+        assert!(with(team("guests"), vec![guardrail("g", known())], vec![forward(state(&["approved"]))]));
+    }
+
+    #[test]
+    fn an_unreadable_record_hides_behind_an_app_in_report_mode_only_from_its_rules() {
+        let policy = reporting(Draft { guardrails: vec![guardrail("gone", state(&["lost"]))], ..draft(vec![]) });
+        let decision = Visit::unreadable().decide(&policy);
+        assert_eq!((decision.done.effect, decision.unavailable), (Effect::Block, true));
+        let open = reporting(draft(vec![]));
+        assert_eq!(Visit::unreadable().decide(&open).done.effect, Effect::Forward);
+    }
+
+    #[test]
+    fn within_serve_stale_facts_keep_their_state_past_it_they_are_unknown_and_ownership_and_state_keep_their_last_value() {
+        let facts = policy(vec![forward(is("disk_encrypted", FactState::Ok)), restrict(class(CORPORATE), &[READ_ONLY])]);
+        let stale = {
+            let mut visit = Visit::of(laptop());
+            if let crate::model::Standing::Known { freshness, .. } = &mut visit.standing {
+                *freshness = crate::model::Freshness::Stale;
+            }
+            visit
+        };
+        assert_eq!(stale.decide(&facts).done.effect, Effect::Forward);
+        let too_old = Visit::too_old(laptop()).decide(&facts);
+        assert_eq!((too_old.done.effect, too_old.class, too_old.tier.0), (Effect::Restrict, CORPORATE, KNOWN));
+        assert_eq!(reasons(&facts, &too_old.done), ["posture.disk_encrypted.unknown", "store.unavailable"]);
+        let missing = Visit::too_old(without(|device| drop_fact(device, "disk_encrypted"))).decide(&facts);
+        assert_eq!(reasons(&facts, &missing.done), ["posture.disk_encrypted.unknown"], "the store is not to blame for this one");
+    }
+
+    #[test]
+    fn a_decision_ends_with_the_earliest_fact_expiry_age_threshold_or_certificate_end_that_it_read() {
+        let until = |rules: Vec<Rule>, visit: &Visit| visit.decide(&policy(rules)).valid_until;
+        let mut bare = draft(vec![]);
+        bare.tiers.truncate(1);
+        let without_tiers = |rules: Vec<Rule>| Policy::compile(Draft { apps: vec![app("wiki", rules)], ..bare.clone() });
+        let certificate_end = Some(at(1 << 30));
+        let visit = Visit::of(laptop());
+        assert_eq!(visit.decide(&without_tiers(vec![forward(always())])).valid_until, certificate_end);
+        assert_eq!(until(vec![forward(always())], &visit), Some(at(24 * 3600)), "the tier read facts");
+        let fact = vec![forward(is("disk_encrypted", FactState::Ok))];
+        assert_eq!(visit.decide(&without_tiers(fact.clone())).valid_until, Some(at(24 * 3600)));
+        assert_eq!(Visit::blind(NoRecord::NoProof).decide(&without_tiers(fact)).valid_until, None);
+        let nanosecond = jiff::SignedDuration::from_nanos(1);
+        for (compare, now, end) in [
+            (Compare::Less, 3600, at(7200)),
+            (Compare::AtMost, 3600, at(7200)),
+            (Compare::AtMost, 7200, at(7200) + nanosecond),
+            (Compare::More, 7200, at(7200) + nanosecond),
+        ] {
+            let young = Condition::Test(Test::PostureAge(vec![(compare, Duration::from_secs(7200))]));
+            let decision = Visit::of(laptop()).at(now).decide(&without_tiers(vec![forward(young), block(always())]));
+            assert_eq!(decision.valid_until, Some(end), "{compare:?} at {now}");
+        }
+    }
+
+    #[test]
+    fn an_app_of_another_policy_is_blocked() {
+        let policy = policy(vec![forward(always())]);
+        assert_eq!(policy.decide(AppId(9), &Visit::of(laptop()).inputs()).done.effect, Effect::Block);
+    }
+}

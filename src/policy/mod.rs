@@ -1,0 +1,36 @@
+//! Compile rules to tables, decide, explain. Pure: no clock, no I/O, no YAML.
+
+mod condition;
+mod decide;
+mod decision;
+pub mod draft;
+mod evaluate;
+mod explain;
+mod facts;
+mod glob;
+mod hosts;
+mod ids;
+mod inputs;
+mod permit;
+mod reasons;
+mod scene;
+mod table;
+mod tables;
+mod truth;
+mod unmet;
+mod wording;
+mod zones;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod testing;
+
+pub use decision::{Decision, Merged, MethodSet, Outcome, ReasonId, ReasonList, RestrictionSet, RuleRef};
+pub use explain::{Explanation, Step, Tested, Verdict};
+pub use ids::{AppId, ClassId, OwnerId, RestrictionId, TierId, ZoneId};
+pub use inputs::{Given, Http, Inputs};
+pub use permit::Permit;
+pub use table::{FactView, Policy, Reads};
+pub use truth::Truth;
+pub use wording::duration as duration_words;

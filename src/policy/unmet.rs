@@ -1,0 +1,581 @@
+//! Why not better: the comparisons that stand between a request and a better effect.
+
+use super::condition::{Cond, Leaf, TierRange};
+use super::decide::{Scope, Tally};
+use super::draft::DeviceField;
+use super::reasons::ReasonBook;
+use super::scene::{Record, Scene};
+use super::tables::{AppTable, Line};
+use super::truth::Truth;
+use super::{ReasonId, ReasonList, RuleRef, TierId};
+use crate::model::{Effect, FactState};
+
+/// What it takes to turn a condition, in comparisons.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    /// Those that the person behind the device cannot change: class, ownership, network, path.
+    hard: u32,
+    /// Those that they can: posture, approval, a certificate, a newer version.
+    soft: u32,
+    never: bool,
+}
+
+impl Cost {
+    const NONE: Self = Self { hard: 0, soft: 0, never: false };
+    const HARD: Self = Self { hard: 1, soft: 0, never: false };
+    const SOFT: Self = Self { hard: 0, soft: 1, never: false };
+    const NEVER: Self = Self { hard: 0, soft: 0, never: true };
+
+    const fn plus(self, other: Self) -> Self {
+        Self { hard: self.hard + other.hard, soft: self.soft + other.soft, never: self.never || other.never }
+    }
+
+    /// What can be changed before what cannot, then the fewest.
+    const fn order(self) -> (bool, bool, u32) {
+        (self.never, self.hard > 0, self.hard + self.soft)
+    }
+}
+
+/// Reasons as they are found.
+#[derive(Default)]
+struct Found(Option<ReasonList>);
+
+impl Found {
+    fn push(&mut self, id: ReasonId) {
+        match &mut self.0 {
+            Some(list) => list.push(id),
+            None => self.0 = Some(ReasonList::new(id)),
+        }
+    }
+}
+
+impl Scene<'_> {
+    /// `hopeful`: a record that could be read could have earned more, so its want comes first.
+    pub fn reasons(&self, app: &AppTable, scope: Scope, tally: &Tally, hopeful: bool) -> ReasonList {
+        let mut found = Found::default();
+        if let Some(want) = self.want_of_record().filter(|_| hopeful) {
+            found.push(want);
+        }
+        if tally.effect != Effect::Forward {
+            match tally.rule {
+                RuleRef::Guardrail(_) => self.guardrail_reasons(app, scope, tally.effect, &mut found),
+                RuleRef::Layer(place) => {
+                    let group = app.owners.iter().find(|group| group.lines.contains(&place));
+                    let places = group.map(|group| &*group.lines).unwrap_or_default();
+                    let lines = places.iter().filter_map(|place| self.tables.layer(app, *place));
+                    self.way_out(lines, scope, tally.effect, Effect::Forward, &mut found);
+                }
+                RuleRef::Rule(_) | RuleRef::None => self.way_out(app.rules.iter(), scope, tally.effect, Effect::Block, &mut found),
+            }
+        }
+        let list = found.0.unwrap_or_else(|| ReasonList::new(tally.plain_reason()));
+        self.in_order(&list, hopeful)
+    }
+
+    /// Why there is no record to read.
+    fn want_of_record(&self) -> Option<ReasonId> {
+        match self.record {
+            Record::Absent(why) => Some(self.tables.reasons.no_record(why)),
+            Record::Unreadable => Some(ReasonBook::STORE_UNAVAILABLE),
+            Record::Known { .. } => None,
+        }
+    }
+
+    /// A person without a record has to get one before anything else. The store, though, is the first reason only where it alone is to blame.
+    fn in_order(&self, list: &ReasonList, hopeful: bool) -> ReasonList {
+        let ids = list.as_slice();
+        match (self.want_of_record().filter(|want| ids.contains(want)), ids) {
+            (Some(want), [first, second, rest @ ..]) if *first == want && !hopeful && want == ReasonBook::STORE_UNAVAILABLE => {
+                listed([*second, want].into_iter().chain(rest.iter().copied()), *second)
+            }
+            (Some(want), _) if want != ReasonBook::STORE_UNAVAILABLE => listed(ids.iter().copied(), want),
+            // In the second place an eighth reason does not push it out.
+            (None, [first, rest @ ..]) if self.staleness_shows(list) => {
+                listed([ReasonBook::STORE_UNAVAILABLE].into_iter().chain(rest.iter().copied()), *first)
+            }
+            _ => *list,
+        }
+    }
+
+    /// What made the guardrails of the deciding effect hold, the deciding one first; of each, what can be changed before what cannot.
+    fn guardrail_reasons(&self, app: &AppTable, scope: Scope, effect: Effect, found: &mut Found) {
+        let lines = app.guardrails.iter().filter_map(|index| self.tables.guardrails.get(usize::from(*index)));
+        for line in lines.filter(|line| line.then == effect && !scope.passes_over(line)) {
+            if self.truth(&line.when) != Truth::No {
+                for soft in [true, false] {
+                    self.held(&line.when, true, soft, found);
+                }
+            }
+        }
+    }
+
+    /// The comparisons by which `cond` is as it is: not false where `truly`, else not true.
+    fn held(&self, cond: &Cond, truly: bool, soft: bool, found: &mut Found) {
+        match (cond, truly) {
+            (Cond::All(inner), true) | (Cond::Any(inner), false) => inner.iter().for_each(|cond| self.held(cond, truly, soft, found)),
+            (Cond::Any(inner), true) | (Cond::All(inner), false) => {
+                let opposite = if truly { Truth::No } else { Truth::Yes };
+                inner.iter().filter(|cond| self.truth(cond) != opposite).for_each(|cond| self.held(cond, truly, soft, found));
+            }
+            (Cond::Not(inner), _) => self.held(inner, !truly, soft, found),
+            (Cond::Leaf(leaf), _) => {
+                if (self.leaf_cost(leaf, !truly).hard == 0) == soft {
+                    self.name(leaf, !truly, found);
+                }
+            }
+        }
+    }
+
+    /// Of the lines with a better effect the one that is nearest, with what must cease to match before it. `unmatched` is the effect where no line
+    /// matches, itself a way out where it is better.
+    fn way_out<'a>(
+        &self,
+        lines: impl Iterator<Item = &'a Line> + Clone,
+        scope: Scope,
+        effect: Effect,
+        unmatched: Effect,
+        found: &mut Found,
+    ) {
+        let lines = lines.filter(|line| !scope.passes_over(line));
+        let stands = |line: &Line| line.then >= effect && self.truth(&line.when) != Truth::No;
+        let mut before = Cost::NONE;
+        let mut nearest: Option<(Cost, Option<usize>)> = None;
+        let mut offer = |cost: Cost, place: Option<usize>| {
+            if !cost.never && nearest.is_none_or(|(least, _)| cost.order() < least.order()) {
+                nearest = Some((cost, place));
+            }
+        };
+        for (place, line) in lines.clone().enumerate() {
+            if line.then < effect {
+                offer(self.cost(&line.when, true).plus(before), Some(place));
+            } else if stands(line) {
+                before = before.plus(self.cost(&line.when, false));
+                if before.never {
+                    break;
+                }
+            }
+        }
+        if unmatched < effect {
+            offer(before, None);
+        }
+        let Some((_, place)) = nearest else { return };
+        if let Some(line) = place.and_then(|place| lines.clone().nth(place)) {
+            self.gather(&line.when, true, found);
+        }
+        for line in lines.take(place.unwrap_or(usize::MAX)).filter(|line| stands(line)) {
+            self.gather(&line.when, false, found);
+        }
+    }
+
+    fn cost(&self, cond: &Cond, want: bool) -> Cost {
+        match (cond, want) {
+            (Cond::All(inner), true) | (Cond::Any(inner), false) => {
+                inner.iter().fold(Cost::NONE, |sum, cond| sum.plus(self.cost(cond, want)))
+            }
+            (Cond::All(inner), false) | (Cond::Any(inner), true) => {
+                inner.iter().map(|cond| self.cost(cond, want)).min_by_key(|cost| cost.order()).unwrap_or(Cost::NEVER)
+            }
+            (Cond::Not(inner), _) => self.cost(inner, !want),
+            (Cond::Leaf(leaf), _) => self.leaf_cost(leaf, want),
+        }
+    }
+
+    /// The reasons that `cost` counts.
+    fn gather(&self, cond: &Cond, want: bool, found: &mut Found) {
+        match (cond, want) {
+            (Cond::All(inner), true) | (Cond::Any(inner), false) => inner.iter().for_each(|cond| self.gather(cond, want, found)),
+            (Cond::All(inner), false) | (Cond::Any(inner), true) => {
+                if let Some(cond) = inner.iter().min_by_key(|cond| self.cost(cond, want).order()) {
+                    self.gather(cond, want, found);
+                }
+            }
+            (Cond::Not(inner), _) => self.gather(inner, !want, found),
+            (Cond::Leaf(leaf), _) => {
+                if !self.met(leaf, want) {
+                    self.name(leaf, want, found);
+                }
+            }
+        }
+    }
+
+    fn met(&self, leaf: &Leaf, want: bool) -> bool {
+        self.leaf(leaf) == Truth::of(want)
+    }
+
+    fn leaf_cost(&self, leaf: &Leaf, want: bool) -> Cost {
+        if self.met(leaf, want) {
+            return Cost::NONE;
+        }
+        match leaf {
+            Leaf::Tier(range) if want && range.least > range.most => Cost::NEVER,
+            leaf if self.lacks_record(leaf) => Cost::SOFT,
+            Leaf::Tier(range) => self.goal(range, want).map_or(Cost::HARD, |goal| self.climb_cost(goal)),
+            Leaf::Fact(..)
+            | Leaf::FactAge(..)
+            | Leaf::PostureAge(_)
+            | Leaf::OsVersion(_)
+            | Leaf::Key(_)
+            | Leaf::Device(DeviceField::State, _) => Cost::SOFT,
+            Leaf::Class(_)
+            | Leaf::Device(..)
+            | Leaf::KnownFor(_)
+            | Leaf::Wire(..)
+            | Leaf::Claim(..)
+            | Leaf::Peer(_)
+            | Leaf::Zone(_)
+            | Leaf::Method(_)
+            | Leaf::Path(_)
+            | Leaf::Host(_)
+            | Leaf::Header(..) => Cost::HARD,
+        }
+    }
+
+    /// It reads a record that is not there or cannot be read: that is the reason, and it is given once.
+    fn lacks_record(&self, leaf: &Leaf) -> bool {
+        let given = match leaf {
+            Leaf::Class(_) => self.inputs.given.class.is_some(),
+            Leaf::Tier(_) => self.inputs.given.tier.is_some(),
+            _ => false,
+        };
+        !matches!(self.record, Record::Known { .. }) && leaf.reads_record() && !given
+    }
+
+    /// The reason that a comparison is; a tier test is as many as the requirements that the tier lacks.
+    fn name(&self, leaf: &Leaf, want: bool, found: &mut Found) {
+        if let Some(want) = self.want_of_record().filter(|_| self.lacks_record(leaf)) {
+            return found.push(want);
+        }
+        let reasons = &self.tables.reasons;
+        found.push(match leaf {
+            Leaf::Tier(range) => match self.goal(range, want) {
+                Some(goal) if !self.climb_cost(goal).never => return self.climb(goal, found),
+                _ => reasons.tier(self.tier_now()),
+            },
+            Leaf::Class(_) => reasons.class(self.class_now()),
+            Leaf::Fact(fact, _) => reasons.posture(*fact, self.fact(*fact).state),
+            Leaf::Device(DeviceField::State, _) => match self.record {
+                Record::Known { device, .. } => reasons.device_state(device.state),
+                _ => reasons.signal(leaf),
+            },
+            leaf => reasons.signal(leaf),
+        });
+    }
+
+    /// The tier to climb to; `None` where climbing does not help.
+    fn goal(&self, range: &TierRange, want: bool) -> Option<u8> {
+        if self.inputs.given.tier.is_some() {
+            return None;
+        }
+        let TierId(tier) = self.tier_now();
+        if want {
+            return (tier < range.least && range.least <= range.most).then_some(range.least);
+        }
+        let above = range.most.checked_add(1)?;
+        (range.holds(TierId(tier)) && usize::from(above) < self.tables.tiers.len()).then_some(above)
+    }
+
+    fn climb_cost(&self, goal: u8) -> Cost {
+        let requirements = self.tables.tiers.iter().take(usize::from(goal) + 1);
+        let mut cost = requirements.fold(Cost::NONE, |sum, require| sum.plus(self.cost(require, true)));
+        for cap in self.tables.caps.iter().filter(|cap| cap.max_tier.0 < goal && self.truth(&cap.when) != Truth::No) {
+            let lift = self.cost(&cap.when, false);
+            cost = cost.plus(if lift.hard > 0 || lift.never { Cost::HARD } else { Cost::SOFT });
+        }
+        cost
+    }
+
+    /// What the tiers up to `goal` require and lack, then the caps that hold the device below it.
+    fn climb(&self, goal: u8, found: &mut Found) {
+        for require in self.tables.tiers.iter().take(usize::from(goal) + 1) {
+            self.gather(require, true, found);
+        }
+        for (index, cap) in self.tables.caps.iter().enumerate() {
+            if cap.max_tier.0 < goal && self.truth(&cap.when) != Truth::No {
+                found.push(self.tables.reasons.cap(index));
+            }
+        }
+    }
+
+    /// Whether a fact that is named as unknown is so only because the record is too old.
+    fn staleness_shows(&self, list: &ReasonList) -> bool {
+        let Record::Known { device, too_old: true } = self.record else { return false };
+        list.as_slice().iter().any(|id| {
+            let newest = *id == ReasonBook::POSTURE_AGE && self.tables.sources.newest(device).is_some();
+            let fact = self.tables.reasons.fact_wanting(*id).map(|fact| self.believed(fact));
+            if let Some(expires) = fact.and_then(|fact| fact.expires) {
+                // Then the store is no longer what keeps it unknown.
+                self.note(expires);
+            }
+            newest || fact.is_some_and(|fact| fact.state != FactState::Unknown)
+        })
+    }
+}
+
+fn listed(ids: impl Iterator<Item = ReasonId>, first: ReasonId) -> ReasonList {
+    let mut list = ReasonList::new(first);
+    ids.for_each(|id| list.push(id));
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::draft::{Cap, Compare, Condition, Draft, Guardrail, KeyProof, Rule, Test};
+    use super::super::testing::*;
+    use super::super::{ClassId, Policy};
+    use super::*;
+    use crate::model::{DeviceState, NoRecord, Ownership};
+
+    fn why(policy: &Policy, visit: &Visit) -> Vec<String> {
+        reasons(policy, &visit.decide(policy).done)
+    }
+
+    fn why_rules(rules: Vec<Rule>, visit: &Visit) -> Vec<String> {
+        why(&Policy::compile(draft(rules)), visit)
+    }
+
+    fn why_guarded(guardrails: Vec<Guardrail>, visit: &Visit) -> Vec<String> {
+        why(&Policy::compile(Draft { guardrails, ..draft(vec![forward(always())]) }), visit)
+    }
+
+    /// The rules of config.md's example.
+    fn example() -> Vec<Rule> {
+        vec![
+            forward(all(&[class(CORPORATE), tier(Compare::AtLeast, HEALTHY)])),
+            restrict(tier(Compare::AtLeast, KNOWN), &[READ_ONLY, PRIVATE]),
+            block(always()),
+        ]
+    }
+
+    fn failing(facts: &[&str]) -> Visit {
+        Visit::of(without(|device| facts.iter().for_each(|fact| set_fact(device, fact, false))))
+    }
+
+    fn phone(state: DeviceState) -> Visit {
+        Visit::of(without(|device| {
+            (device.ownership, device.onnet, device.state) = (Some(Ownership::Personal), Some(false), state);
+            device.posture.clear();
+        }))
+    }
+
+    #[test]
+    fn a_plain_forward_is_rule_matched() {
+        assert_eq!(why_rules(example(), &Visit::of(laptop())), ["rule.matched"]);
+    }
+
+    #[test]
+    fn a_tier_test_expands_into_the_requirements_that_the_tier_lacks() {
+        let floor = || vec![guardrail("payroll-floor", tier(Compare::Less, TRUSTED))];
+        assert_eq!(why_guarded(floor(), &failing(&["disk_encrypted"])), ["posture.disk_encrypted.fail"]);
+        assert_eq!(
+            why_guarded(floor(), &failing(&["disk_encrypted", "screen_lock"])),
+            ["posture.screen_lock.fail", "posture.disk_encrypted.fail"],
+            "lower tiers first, and nothing that is met"
+        );
+        let unknown = Visit::of(without(|device| drop_fact(device, "mdm_compliant")));
+        assert_eq!(why_guarded(floor(), &unknown), ["posture.mdm_compliant.unknown"]);
+        let pending = Visit::of(without(|device| device.state = DeviceState::Pending));
+        assert_eq!(why_guarded(floor(), &pending), ["device.state.pending"]);
+        assert_eq!(
+            why_rules(vec![forward(tier(Compare::AtLeast, TRUSTED))], &failing(&["disk_encrypted"])),
+            ["posture.disk_encrypted.fail"]
+        );
+    }
+
+    #[test]
+    fn a_guardrail_names_what_made_it_hold() {
+        let gone = vec![guardrail("gone", state(&["suspended", "lost", "retired"]))];
+        let lost = Visit::of(without(|device| device.state = DeviceState::Lost));
+        assert_eq!(why_guarded(gone, &lost), ["device.state.lost"]);
+        let off_net = vec![guardrail("off-net", all(&[class(OFFNET), zone(Some(0))]))];
+        assert_eq!(why_guarded(off_net, &phone(DeviceState::Approved).in_office()), ["class.personal_offnet", "net.zone"]);
+        let either = vec![guardrail("either", any(&[path("/admin/*"), not(is("disk_encrypted", FactState::Ok))]))];
+        assert_eq!(why_guarded(either.clone(), &failing(&["disk_encrypted"])), ["posture.disk_encrypted.fail"]);
+        assert_eq!(
+            why_guarded(either, &failing(&["disk_encrypted"]).to("GET", "/admin/x")),
+            ["posture.disk_encrypted.fail", "http.path"],
+            "what can be changed comes first"
+        );
+        assert_eq!(why_guarded(vec![guardrail("closed", always())], &lost), ["rule.matched"]);
+    }
+
+    #[test]
+    fn an_undecided_comparison_that_made_a_guardrail_hold_is_named() {
+        let field = Condition::Test(Test::Device(DeviceField::Team, text(&["guests"])));
+        let visit = Visit::of(without(|device| device.team = None));
+        assert_eq!(why_guarded(vec![guardrail("guests", field)], &visit), ["device.team"]);
+    }
+
+    #[test]
+    fn several_guardrails_of_the_deciding_effect_are_all_named_the_deciding_one_first() {
+        let guardrails = vec![
+            Guardrail { then: Effect::Restrict, ..guardrail("soft", path("/*")) },
+            guardrail("first", is("disk_encrypted", FactState::Fail)),
+            guardrail("second", is("screen_lock", FactState::Fail)),
+        ];
+        assert_eq!(
+            why_guarded(guardrails, &failing(&["screen_lock", "disk_encrypted"])),
+            ["posture.disk_encrypted.fail", "posture.screen_lock.fail"]
+        );
+    }
+
+    #[test]
+    fn a_rule_names_what_the_nearest_better_rule_lacks() {
+        // Restricted: the forward rule lacks the class and two facts, and nothing else is better.
+        assert_eq!(
+            why_rules(example(), &phone(DeviceState::Approved)),
+            ["class.personal_offnet", "posture.os_supported.unknown", "posture.screen_lock.unknown"]
+        );
+        assert_eq!(why_rules(example(), &failing(&["screen_lock"])), ["posture.screen_lock.fail"]);
+        // Blocked: approval alone would earn the restricted rule.
+        assert_eq!(why_rules(example(), &phone(DeviceState::Pending)), ["device.state.pending"]);
+    }
+
+    #[test]
+    fn what_the_person_can_change_is_preferred_to_what_is_fewer() {
+        let rules = vec![
+            forward(zone(Some(0))),
+            forward(all(&[is("disk_encrypted", FactState::Ok), is("screen_lock", FactState::Ok)])),
+            forward(method(&["PUT"])),
+        ];
+        let visit = failing(&["disk_encrypted", "screen_lock"]);
+        assert_eq!(why_rules(rules, &visit), ["posture.disk_encrypted.fail", "posture.screen_lock.fail"]);
+    }
+
+    #[test]
+    fn a_better_rule_behind_one_that_matches_is_reached_by_no_longer_matching_it() {
+        let rules = vec![block(tier(Compare::Less, HEALTHY)), forward(always())];
+        assert_eq!(why_rules(rules, &failing(&["os_supported"])), ["posture.os_supported.fail"]);
+        let unreachable = vec![block(always()), forward(is("disk_encrypted", FactState::Ok))];
+        assert_eq!(why_rules(unreachable, &failing(&["disk_encrypted"])), ["rule.matched"]);
+    }
+
+    #[test]
+    fn an_undecided_rule_that_decides_is_explained_by_what_is_undecided() {
+        let guests = Condition::Test(Test::Device(DeviceField::Team, text(&["guests"])));
+        let visit = Visit::of(without(|device| device.team = None));
+        assert_eq!(why_rules(vec![block(guests), forward(always())], &visit), ["device.team"]);
+        let twice = Visit::of(laptop()).with_header("x-role", b"a").with_header("x-role", b"b");
+        let role = header("x-role", text(&["a"]));
+        assert_eq!(why_rules(vec![forward(role)], &twice), ["http.header.x-role"]);
+    }
+
+    #[test]
+    fn what_nothing_better_could_replace_is_rule_matched_and_what_no_rule_concerns_is_rule_none() {
+        let visit = Visit::of(laptop());
+        assert_eq!(why_rules(vec![restrict(always(), &[READ_ONLY])], &visit), ["rule.matched"]);
+        assert_eq!(why_rules(vec![block(always())], &visit), ["rule.matched"]);
+        assert_eq!(why_rules(vec![], &visit), ["rule.none"]);
+        assert_eq!(why_rules(vec![block(never())], &visit), ["rule.none"]);
+        assert_eq!(why_rules(vec![forward(method(&["GET"]))], &visit.to("POST", "/")), ["http.method"], "something more helpful");
+    }
+
+    #[test]
+    fn a_layer_names_what_would_keep_it_from_matching() {
+        let policy = Policy::compile(Draft {
+            layers: vec![
+                layer(1, restrict(all(&[is("disk_encrypted", FactState::Ok), path("/x")]), &[SLOW])),
+                layer(1, block(is("screen_lock", FactState::Fail))),
+            ],
+            ..draft(vec![forward(always())])
+        });
+        assert_eq!(why(&policy, &failing(&["screen_lock"])), ["posture.screen_lock.fail"]);
+    }
+
+    #[test]
+    fn a_cap_that_holds_the_tier_down_is_named() {
+        let stale = Condition::Test(Test::PostureAge(vec![(Compare::More, Duration::from_secs(60))]));
+        let caps = vec![Cap { name: "stale".to_owned(), when: stale, max_tier: TierId(KNOWN) }];
+        let policy = Policy::compile(Draft { caps, ..draft(example()) });
+        assert_eq!(why(&policy, &Visit::of(laptop())), ["cap.stale"]);
+        assert_eq!(why(&policy, &failing(&["os_supported"])), ["posture.os_supported.fail", "cap.stale"]);
+    }
+
+    #[test]
+    fn a_cap_that_leaves_the_tier_that_is_needed_is_not_named() {
+        let caps = vec![Cap { name: "roof".to_owned(), when: always(), max_tier: TierId(HEALTHY) }];
+        let policy = Policy::compile(Draft { caps, ..draft(example()) });
+        assert_eq!(why(&policy, &failing(&["os_supported"])), ["posture.os_supported.fail"]);
+    }
+
+    #[test]
+    fn a_tier_that_nothing_reaches_is_named() {
+        let mut draft = draft(vec![forward(always())]);
+        draft.tiers[3].require = never();
+        draft.guardrails = vec![guardrail("floor", tier(Compare::Less, TRUSTED))];
+        assert_eq!(why(&Policy::compile(draft), &Visit::of(laptop())), ["tier.healthy"]);
+    }
+
+    #[test]
+    fn a_tier_that_is_too_high_or_given_is_named() {
+        let rules = || vec![forward(tier(Compare::Less, TRUSTED))];
+        assert_eq!(why_rules(rules(), &Visit::of(laptop())), ["tier.trusted"]);
+        let mut given = Visit::of(laptop());
+        given.given.tier = Some(TierId(KNOWN));
+        assert_eq!(why_rules(example(), &given), ["tier.known"]);
+    }
+
+    #[test]
+    fn ages_versions_and_keys_are_named_by_their_signal() {
+        let hour = vec![(Compare::Less, Duration::from_secs(3600))];
+        for (test, reason) in [
+            (Test::FactAge("disk_encrypted".into(), hour.clone()), "posture.disk_encrypted.age"),
+            (Test::PostureAge(hour.clone()), "posture.age"),
+            (Test::KnownFor(hour), "device.known_for"),
+            (Test::OsVersion(vec![(Compare::AtLeast, super::super::draft::Version(vec![15]))]), "device.os_version"),
+            (Test::KeyProof(vec![KeyProof::Browser]), "device.key"),
+        ] {
+            assert_eq!(why_rules(vec![forward(Condition::Test(test))], &Visit::of(laptop())), [reason]);
+        }
+    }
+
+    #[test]
+    fn the_first_reason_of_a_device_without_a_record_is_why_it_has_none() {
+        for (cause, reason) in [
+            (NoRecord::NoProof, "device.unknown"),
+            (NoRecord::UnknownCertificate, "certificate.unknown"),
+            (NoRecord::ExpiredCertificate, "certificate.expired"),
+            (NoRecord::FutureCertificate, "certificate.not_yet_valid"),
+            (NoRecord::UntrustedCertificate, "certificate.untrusted"),
+            (NoRecord::RevokedCertificate, "certificate.revoked"),
+            (NoRecord::StaleCrl, "certificate.crl_expired"),
+        ] {
+            assert_eq!(why_rules(example(), &Visit::blind(cause)), [reason]);
+            assert_eq!(why_guarded(vec![guardrail("blind", class(ClassId::BLIND))], &Visit::blind(cause)), [reason]);
+        }
+        let visit = Visit::blind(NoRecord::NoProof);
+        let office = vec![forward(all(&[zone(Some(0)), state(&["approved"])]))];
+        assert_eq!(why_rules(office, &visit), ["device.unknown", "net.zone"]);
+        // A store that cannot be asked is to blame first where it alone is.
+        let both = || vec![forward(all(&[state(&["approved"]), zone(Some(0))]))];
+        assert_eq!(why_rules(both(), &Visit::unreadable()), ["net.zone", "store.unavailable"]);
+        assert_eq!(why_rules(both(), &Visit::unreadable().in_office()), ["store.unavailable"]);
+        // No record would have helped here.
+        assert_eq!(why_guarded(vec![guardrail("closed", path("/*"))], &visit), ["http.path"]);
+        assert_eq!(why_rules(vec![restrict(always(), &[READ_ONLY])], &visit), ["rule.matched"]);
+    }
+
+    #[test]
+    fn a_store_that_is_down_ceases_to_be_a_reason_when_the_fact_would_have_expired_anyway() {
+        let policy = Policy::compile(draft(vec![forward(is("patched", FactState::Ok))]));
+        let mut device = without(|device| device.posture.clear());
+        set_fact(&mut device, "patched", true);
+        let decision = Visit::too_old(device.clone()).decide(&policy);
+        assert_eq!(reasons(&policy, &decision.done), ["posture.patched.unknown", "store.unavailable"]);
+        assert_eq!(decision.valid_until, Some(at(24 * 3600)));
+        assert_eq!(why(&policy, &Visit::too_old(device).at(24 * 3600)), ["posture.patched.unknown"]);
+    }
+
+    #[test]
+    fn fixes_follow_the_reasons() {
+        let policy =
+            Policy::compile(Draft { guardrails: vec![guardrail("floor", tier(Compare::Less, TRUSTED))], ..draft(vec![forward(always())]) });
+        let fixes = |visit: &Visit| policy.fixes(&visit.decide(&policy)).iter().map(|fix| fix.text.clone()).collect::<Vec<_>>();
+        assert_eq!(fixes(&failing(&["disk_encrypted", "screen_lock"])), ["Turn on FileVault or BitLocker"]);
+        let unknown = Visit::of(without(|device| drop_fact(device, "disk_encrypted")));
+        assert_eq!(fixes(&unknown), ["Turn on FileVault or BitLocker"]);
+        assert!(fixes(&failing(&["screen_lock"])).is_empty());
+        assert!(fixes(&Visit::of(laptop())).is_empty());
+    }
+}

@@ -1,0 +1,140 @@
+//! A decision costs no allocation, whatever it comes to.
+#![allow(unsafe_code, reason = "a counting allocator is the only way to see allocations")]
+#![allow(clippy::unwrap_used, reason = "a test ends where its world breaks")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue};
+use jiff::Timestamp;
+use vestibule::model::{
+    Claims, Device, DeviceState, Effect, Fact, Freshness, NoRecord, Observation, Os, Ownership, Standing, StateChange, Wire,
+};
+use vestibule::policy::{Given, Http, Inputs, Policy};
+use vestibule::{config, request};
+
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`, and `memory` is of the system's allocator.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const YAML: &str = r#"
+version: 1
+listeners: [{name: plain, bind: ["127.0.0.1:0"]}]
+store: {url: sqlite://data/vestibule.db}
+owners: {security: {contact: a}, knowledge: {contact: b}}
+networks: {office: [10.0.0.0/8]}
+posture: {sources: {mdm: {ttl: 24h}}}
+classes: [{name: corporate, when: {device.ownership: corporate}}]
+tiers:
+  - {name: none}
+  - {name: known, require: {device.state: approved}}
+  - {name: healthy, require: {posture.screen_lock: ok, posture.os_supported: ok}}
+caps: [{name: unseen, when: {posture.age: "> 7d"}, max_tier: known}]
+restrictions: {read-only: {methods: [GET, HEAD]}, private: {no_store: true}}
+guardrails:
+  - {name: gone, when: {device.state: [lost, retired]}, then: block}
+  - {name: watched, when: {http.header.x-debug: any}, then: block, mode: report}
+apps:
+  - name: wiki
+    owner: knowledge
+    hosts: ["wiki.corp.example", "*.wiki.corp.example"]
+    upstream: {servers: ["http://127.0.0.1:7001"]}
+    rules:
+      - {name: pdf, when: {http.path: "/a*b*.pdf", http.method: GET, claims.os: windows}, then: block}
+      - {name: old, when: {device.os_version: "< 14.2", posture.screen_lock.age: "> 1d"}, then: restrict, with: [private]}
+      - {name: managed, when: {class: corporate, tier: ">= healthy"}, then: forward}
+      - {name: reading, when: {any: [{tier: ">= known"}, {net.zone: office}]}, then: restrict, with: [read-only, private]}
+"#;
+
+fn device(now: Timestamp, state: DeviceState, healthy: bool) -> Device {
+    let fact = |name: &str| Fact {
+        name: name.to_owned(),
+        observations: vec![Observation { ok: healthy, value: None, source: "mdm".to_owned(), observed_at: now, expires_at: None }],
+    };
+    Device {
+        id: "laptop-1".to_owned(),
+        name: None,
+        user: None,
+        team: None,
+        tags: vec![],
+        ownership: Some(Ownership::Corporate),
+        onnet: None,
+        state,
+        state_changed: StateChange { by: String::new(), at: now },
+        os: None,
+        os_version: Some("14.3".to_owned()),
+        model: None,
+        keys: vec![],
+        posture: vec![fact("os_supported"), fact("screen_lock")],
+        created_at: now,
+        updated_at: now,
+        seq: 1,
+    }
+}
+
+#[test]
+fn a_decision_allocates_nothing_whatever_it_comes_to() {
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let files = [(PathBuf::from("vestibule.yaml"), YAML.as_bytes().to_vec())];
+    let policy = Policy::compile(config::parse(&files).map_err(|report| report.to_string()).unwrap().configuration.policy);
+    let host = request::host("x.wiki.corp.example").unwrap();
+    let known =
+        |state, healthy, freshness| Standing::Known { device: Arc::new(device(now, state, healthy)), freshness, proof_ends: 1_900_000_000 };
+    let claims = Claims { os: Some(Os::Windows), ..Claims::default() };
+    let wire = Wire::default();
+    let mut headers = HeaderMap::new();
+    headers.insert("x-debug", HeaderValue::from_static("1"));
+    for (standing, path, expected) in [
+        (known(DeviceState::Approved, true, Freshness::Fresh), "/", Effect::Forward),
+        (known(DeviceState::Approved, true, Freshness::TooOld), "/", Effect::Restrict),
+        (known(DeviceState::Approved, false, Freshness::Stale), "/", Effect::Restrict),
+        (known(DeviceState::Pending, true, Freshness::Fresh), "/", Effect::Block),
+        (known(DeviceState::Lost, true, Freshness::Fresh), "/", Effect::Block),
+        (known(DeviceState::Approved, true, Freshness::Fresh), "/a/x/b/y.pdf", Effect::Block),
+        (Standing::NoRecord(NoRecord::ExpiredCertificate), "/", Effect::Block),
+        (Standing::Unreadable, "/", Effect::Block),
+    ] {
+        let inputs = Inputs {
+            now,
+            standing: &standing,
+            peer: IpAddr::from([192, 0, 2, 1]),
+            zone: None,
+            wire: &wire,
+            claims: &claims,
+            http: Http { method: "GET", host: &host, path, headers: &headers },
+            given: Given::default(),
+        };
+        let before = COUNT.get();
+        let app = policy.app_at(&host, path);
+        let decision = app.map(|app| policy.decide(app, &inputs));
+        let after = COUNT.get();
+        assert_eq!(decision.map(|decision| decision.done.effect), Some(expected), "{standing:?} {path}");
+        assert_eq!(after - before, 0, "{standing:?} {path}");
+    }
+    // The allocator does count.
+    let before = COUNT.get();
+    drop(std::hint::black_box(Box::new(1)));
+    assert_eq!(COUNT.get() - before, 1);
+}
