@@ -7,3 +7,4 @@ pub mod request;
 pub mod fingerprint;
 pub mod identify;
 pub mod policy;
+pub mod config;

@@ -1,0 +1,260 @@
+//! Apps with their routes, and what owners' files add to them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::names::{AppName, Names, Table};
+use super::obj::Obj;
+use super::report::{Findings, Place};
+use super::rules::{self, is_always};
+use super::serving;
+use super::shapes;
+use super::typed::{Balance, HostHeader, Route, Server, Timeouts, Upstream};
+use super::yaml::{Node, short};
+use crate::model::Mode;
+use crate::policy::draft::{App, HostPattern, Layer, Rule};
+use crate::policy::{AppId, OwnerId};
+use crate::request::{self, EncodedSlash, Parameters, PathOptions, Slashes};
+
+/// Names that stand for no app, and for our own pages, in metrics and log.
+const RESERVED: [&str; 2] = ["none", "portal"];
+
+/// All apps, of the main file and of owners' files, each with its route, and where their hosts stand.
+pub fn apps(names: &Names<'_>, out: &mut Findings) -> (Vec<App>, Vec<Route>, Vec<(HostPattern, Place)>) {
+    let mut taken = HashMap::new();
+    let (apps, routes) = names.app_names.iter().map(|named| app(named, names, &mut taken, out)).unzip();
+    (apps, routes, taken.into_iter().map(|((host, _), place)| (host, place)).collect())
+}
+
+type Taken = HashMap<(HostPattern, String), Place>;
+
+fn app(named: &AppName<'_>, names: &Names<'_>, taken: &mut Taken, out: &mut Findings) -> (App, Route) {
+    let obj = named.obj;
+    let name = obj.need("name", out).unwrap_or_default();
+    if RESERVED.contains(&name) {
+        out.error(
+            obj.place_of("name"),
+            format!("`{name}` is a reserved name: it stands for {}", if name == "none" { "no app" } else { "our own pages" }),
+        );
+    }
+    let owner = named.owner.and_then(|at| u16::try_from(at).ok()).or_else(|| out.left_out()).unwrap_or_default();
+    let path_prefix = path_prefix(obj, out);
+    let mut hosts = Vec::new();
+    for node in obj.items("hosts") {
+        let Some(pattern) = host_pattern(node, out) else { continue };
+        match taken.get(&(pattern.clone(), path_prefix.clone())) {
+            Some(first) => out.clash(
+                node.place,
+                format!("{} with the path prefix `{}` is an app's already", node.found(), short(&path_prefix)),
+                (*first, "first"),
+            ),
+            None => drop(taken.insert((pattern.clone(), path_prefix.clone()), node.place)),
+        }
+        hosts.push(pattern);
+    }
+    let mode = rules::mode(obj);
+    let app = App {
+        name: name.to_owned(),
+        title: obj.text("title").unwrap_or(name).to_owned(),
+        owner: OwnerId(owner),
+        labels: named.labels.iter().map(|label| (*label).to_owned()).collect(),
+        hosts,
+        path_prefix,
+        mode,
+        rules: app_rules(obj, mode, names, out),
+    };
+    let route = Route { app: Arc::from(name), upstream: upstream(obj, out), path: path_options(obj) };
+    (app, route)
+}
+
+fn app_rules(obj: Obj<'_>, mode: Mode, names: &Names<'_>, out: &mut Findings) -> Vec<Rule> {
+    let mut table = Table::new("rule");
+    let mut rules: Vec<Rule> = Vec::new();
+    let mut catch_all: Option<Place> = None;
+    for rule_obj in obj.objects("rules", &shapes::RULE) {
+        let rule = rules::rule(rule_obj, &mut table, names, out);
+        if let Some(first) = catch_all {
+            out.warn(rule_obj.place_of("name"), format!("never reached: the rule on line {} matches everything", first.line));
+        } else if is_always(&rule.when) && rule.mode == Mode::Enforce {
+            catch_all = Some(rule_obj.place_of("name"));
+        }
+        rules.push(rule);
+    }
+    if catch_all.is_none() && mode == Mode::Enforce {
+        let place = if obj.get("rules").is_some() { obj.place_of_key("rules") } else { obj.place_of("name") };
+        out.warn(place, "no rule without a condition at the end: what matches none is blocked, with no rule to name");
+    }
+    rules
+}
+
+/// Rules of one owner's file, for apps of that owner.
+pub fn layers(file: Obj<'_>, names: &Names<'_>, out: &mut Findings) -> Vec<Layer> {
+    let Some(node) = file.get("owner") else { return Vec::new() };
+    let Some(owner) = names.owners.find(node, out) else { return Vec::new() };
+    let Ok(owner_id) = u16::try_from(owner).map(OwnerId) else { return Vec::new() };
+    let mut table = Table::new("rule");
+    let mut layers = Vec::new();
+    for obj in file.objects("rules", &shapes::OWNER_RULE) {
+        let rule = rules::rule(obj, &mut table, names, out);
+        let apps = match obj.get("apps") {
+            Some(selector) => owned(selector, owner, names, out),
+            None => every(owner, names),
+        };
+        if apps.is_empty() && obj.get("apps").is_none() {
+            out.warn(obj.place_of("name"), format!("this rule is for no app: {} owns none", node.found()));
+        }
+        layers.push(Layer { owner: owner_id, apps, rule });
+    }
+    layers
+}
+
+fn every(owner: usize, names: &Names<'_>) -> Vec<AppId> {
+    let owned = names.app_names.iter().enumerate().filter(|(_, app)| app.owner == Some(owner));
+    owned.filter_map(|(at, _)| u32::try_from(at).ok().map(AppId)).collect()
+}
+
+/// Apps that a file names must be its owner's. A label selects among them; another owner's apps of that label are not meant.
+fn owned(selector: &Node, owner: usize, names: &Names<'_>, out: &mut Findings) -> Vec<AppId> {
+    let apps = rules::select(selector, names, out);
+    let other = |app: &AppId| names.app_names.get(app.index()).is_some_and(|named| named.owner != Some(owner));
+    for item in selector.items() {
+        let Some(at) = item.text().and_then(|name| names.apps.index(name)) else { continue };
+        if let Some(named) = names.app_names.get(at).filter(|named| named.owner.is_some_and(|other| other != owner)) {
+            let whose = names.owners.name(named.owner.unwrap_or_default());
+            out.clash(
+                item.place,
+                format!("the app {} belongs to `{}`, not to `{}`", item.found(), short(whose), short(names.owners.name(owner))),
+                (named.owner_place, "its owner"),
+            );
+        }
+    }
+    if let Some(entry) = selector.entry("owner")
+        && entry.value.text().and_then(|name| names.owners.index(name)).is_some_and(|named| named != owner)
+    {
+        let place = names.owners.place(owner).unwrap_or(entry.value.place);
+        out.clash(entry.value.place, format!("found {}, expected the file's owner", entry.value.found()), (place, "defined"));
+    }
+    if let Some(entry) = selector.entry("label").filter(|_| !apps.is_empty() && apps.iter().all(other)) {
+        out.warn(entry.value.place, format!("no app of `{}` has the label {}", short(names.owners.name(owner)), entry.value.found()));
+    }
+    apps.into_iter().filter(|app| !other(app)).collect()
+}
+
+fn host_pattern(node: &Node, out: &mut Findings) -> Option<HostPattern> {
+    let Some(text) = node.text() else { return out.left_out() };
+    let (below, text) = text.strip_prefix("*.").map_or((false, text), |rest| (true, rest));
+    if text.contains('*') {
+        out.error(node.place, format!("found {}, expected `*` at the front only: `*.lab.corp.example`", node.found()));
+        return None;
+    }
+    let host = serving::host(node, text, out)?;
+    Some(if below { HostPattern::Below(host) } else { HostPattern::Exact(host) })
+}
+
+fn path_prefix(obj: Obj<'_>, out: &mut Findings) -> String {
+    let text = obj.text("path_prefix").unwrap_or("/");
+    let place = obj.place_of("path_prefix");
+    if !text.starts_with('/') {
+        out.error(place, format!("found `{}`, expected a path that begins with `/`", short(text)));
+        return "/".to_owned();
+    }
+    if text.contains(['?', '#', '*']) {
+        out.error(place, format!("found `{}`, expected a plain path: no `*`, query or fragment", short(text)));
+        return text.to_owned();
+    }
+    let whole = if text.len() > 1 { text.trim_end_matches('/') } else { text };
+    match request::path(if whole.is_empty() { "/" } else { whole }, &PathOptions::LENIENT) {
+        Ok(canonical) if canonical == text => {}
+        Ok(canonical) => out.error(
+            place,
+            format!("found `{}`, expected whole segments in canonical form; did you mean `{}`?", short(text), short(&canonical)),
+        ),
+        Err(why) => out.error(place, format!("found `{}`, expected a path: {why}", short(text))),
+    }
+    text.to_owned()
+}
+
+fn path_options(obj: Obj<'_>) -> PathOptions {
+    let path = obj.object("path", &shapes::PATH);
+    let keeps = |key: &str| path.text(key) == Some("keep");
+    PathOptions {
+        encoded_slash: if keeps("encoded_slash") { EncodedSlash::Keep } else { EncodedSlash::Reject },
+        parameters: if keeps("parameters") { Parameters::Keep } else { Parameters::Reject },
+        slashes: if keeps("slashes") { Slashes::Keep } else { Slashes::Merge },
+    }
+}
+
+fn upstream(app: Obj<'_>, out: &mut Findings) -> Upstream {
+    let obj = app.object("upstream", &shapes::UPSTREAM);
+    let timeouts = obj.object("timeouts", &shapes::TIMEOUTS);
+    let mut servers: Vec<Server> = Vec::new();
+    let mut seen = HashSet::new();
+    for node in obj.items("servers") {
+        let Some(server) = server(node, out) else { continue };
+        if !seen.insert((server.host.clone(), server.port)) {
+            out.warn(node.place, format!("the server {} stands twice", node.found()));
+        }
+        servers.push(server);
+    }
+    Upstream {
+        servers,
+        host: host_header(obj, out),
+        balance: Balance::RoundRobin,
+        timeouts: Timeouts {
+            connect: timeouts.duration("connect"),
+            response: timeouts.duration("response"),
+            idle: timeouts.duration("idle"),
+        },
+    }
+}
+
+fn server(node: &Node, out: &mut Findings) -> Option<Server> {
+    let Some(text) = node.text() else { return out.left_out() };
+    if text.contains('@') {
+        // It may hold a password.
+        out.secret(node.place, "found a URL with a user name, expected `http://host:port`");
+        return None;
+    }
+    let wrong = |out: &mut Findings, why: &str| {
+        out.error(node.place, format!("found {}, expected `http://host:port`{why}", node.found()));
+        None
+    };
+    let Some(rest) = text.strip_prefix("http://") else {
+        return wrong(out, "");
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains(['/', '?', '#']) {
+        return wrong(out, ": no path, the request's own is used");
+    }
+    let (name, port) = serving::split_port(rest);
+    // Digits only: a parser of numbers also takes `+80`.
+    let port = match port {
+        None => 80,
+        Some(port) => match port.parse::<u16>() {
+            Ok(number) if number > 0 && port.bytes().all(|c| c.is_ascii_digit()) => number,
+            _ => return wrong(out, " with a port from 1 to 65535"),
+        },
+    };
+    let host = match request::host(name) {
+        Ok(host) => host,
+        Err(why) => return wrong(out, &format!(": {why}")),
+    };
+    let host = host.as_str().trim_start_matches('[').trim_end_matches(']').to_owned();
+    Some(Server { url: Arc::from(text), host, port })
+}
+
+fn host_header(obj: Obj<'_>, out: &mut Findings) -> HostHeader {
+    match obj.text("host") {
+        None | Some("keep") => HostHeader::Keep,
+        Some("server") => HostHeader::Server,
+        Some(name) => {
+            // A port is kept as written: it is a part of what the app receives.
+            if let Some(node) = obj.get("host")
+                && let Err(why) = request::host(name)
+            {
+                out.error(node.place, format!("found {}, expected `keep`, `server` or a host: {why}", node.found()));
+            }
+            HostHeader::Name(name.to_owned())
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! YAML to a positioned tree to the typed configuration; every diagnostic; the JSON Schema; the reference.
+//!
+//! One table, `shapes.rs`, says which keys there are. `walk.rs` checks a tree against it, `schema.rs` and `reference.rs` print it, `obj.rs`
+//! reads defaults from it. What no table can say - names that must exist, things that exclude each other - is in the steps of `typing.rs`.
+
+mod apps;
+mod certificates;
+mod condition;
+mod load;
+mod names;
+mod obj;
+mod reference;
+mod report;
+mod rules;
+mod schema;
+mod serving;
+mod shape;
+mod shapes;
+mod signals;
+mod text;
+mod typed;
+mod typing;
+mod units;
+mod walk;
+mod yaml;
+
+use std::path::{Path, PathBuf};
+
+pub use load::load;
+pub use reference::reference;
+pub use report::{Diagnostic, Level, Report, Stage};
+pub use schema::schema;
+pub use typed::{
+    Admin, AskCertificate, Balance, Cache, CertificateFiles, Configuration, DecisionLog, HostHeader, Limits, Listener, LogTarget, Route,
+    Server, Store, Timeouts, Tls, Upstream,
+};
+
+/// A configuration without errors.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub configuration: Configuration,
+    pub warnings: Report,
+}
+
+/// Reads files' bytes, the main file first, then owners' files. Pure: what `policy_dir` names is what was given, certificates and keys are
+/// not looked at, `workers: auto` is one, and relative paths stay relative to the main file's folder as it was given.
+///
+/// # Errors
+/// Everything that is wrong, warnings included.
+pub fn parse(files: &[(PathBuf, Vec<u8>)]) -> Result<Loaded, Report> {
+    let folder = files.first().and_then(|(main, _)| main.parent()).unwrap_or_else(|| Path::new(""));
+    let (configuration, warnings) = typing::Parsed::new(files, folder, 1).finish()?;
+    Ok(Loaded { configuration, warnings })
+}

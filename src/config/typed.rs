@@ -1,0 +1,184 @@
+//! The configuration as the program uses it: every path absolute, every default filled in.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::Host;
+use crate::policy::draft::Draft;
+use crate::request::PathOptions;
+
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// All files that were read, in order: the main file, then the owners' files.
+    pub files: Vec<PathBuf>,
+    /// Where owners' files are looked for: a new one there is a change of the configuration.
+    pub policy_dir: Option<PathBuf>,
+    /// At least 1.
+    pub workers: usize,
+    pub listeners: Vec<Listener>,
+    pub admin: Admin,
+    pub limits: Limits,
+    pub store: Store,
+    pub decision_log: Option<DecisionLog>,
+    pub policy: Draft,
+    /// One an app, in the order of `policy.apps`: the index is the `AppId`.
+    pub routes: Vec<Route>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub name: String,
+    /// At least one.
+    pub bind: Vec<SocketAddr>,
+    pub tls: Option<Tls>,
+    /// Every request is answered with a redirect to the same host and path over HTTPS. Never together with `tls`.
+    pub redirect_to_https: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// At least one; the first serves clients without, or with an unknown, SNI.
+    pub certificates: Vec<CertificateFiles>,
+    /// Empty: client certificates are not asked for.
+    pub client_ca: Vec<PathBuf>,
+    pub client_crl: Vec<PathBuf>,
+    pub ask_certificate: AskCertificate,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Hosts (by SNI) whose visitors are not asked for a certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AskCertificate {
+    pub except: Vec<Host>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    pub bind: SocketAddr,
+}
+
+/// `limits:`, each with its documented default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From accept to the end of the TLS handshake. 10 s.
+    pub handshake: Duration,
+    /// From the first byte waited for to the end of a request's head. 10 s.
+    pub request_head: Duration,
+    /// Bytes of a request's head. 32 KiB.
+    pub head_size: usize,
+    /// Fields in a request's head. 100.
+    pub head_fields: usize,
+    /// A connection without a request. 60 s.
+    pub idle: Duration,
+    /// Concurrent HTTP/2 streams of one connection. 100.
+    pub h2_streams: u32,
+    /// Connections of all listeners together. 65,536.
+    pub connections: usize,
+    /// Connections of one peer address. 4,096.
+    pub connections_per_peer: usize,
+    /// Bytes of a ClientHello. 16 KiB.
+    pub client_hello: usize,
+    /// Bytes of a request's body, unless the app's restrictions say less. None by default: unlimited.
+    pub body_size: Option<u64>,
+    /// How long a stopping proxy lets running requests finish. 30 s.
+    pub drain: Duration,
+    /// Idle upstream connections kept for one server and worker. 64.
+    pub upstream_idle: usize,
+    /// Upstream connections of one server and worker, busy and idle; beyond it a request waits up to the connect timeout. 1,024.
+    pub upstream_connections: usize,
+    /// An upstream connection is not reused after this age. 10 min.
+    pub upstream_max_age: Duration,
+    /// Lines of the decision log that may wait for the disk. 65,536.
+    pub log_queue: usize,
+    /// Entries of the table that counts requests against `requests:` restrictions. 100,000.
+    pub rate_entries: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// The SQLite file of `sqlite://PATH`.
+    pub path: PathBuf,
+    pub lookup_timeout: Duration,
+    pub cache: Cache,
+    /// `when_down.serve_stale`.
+    pub serve_stale: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    pub entries: u64,
+    pub ttl: Duration,
+    pub negative_ttl: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecisionLog {
+    pub target: LogTarget,
+    /// Bytes after which a file is renamed to `<path>.1` and begun anew.
+    pub rotate: u64,
+    /// When the log cannot be written, requests are refused with 503 rather than answered unlogged.
+    pub required: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    StandardOutput,
+    File(PathBuf),
+}
+
+/// What `forward` needs to know of an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub app: Arc<str>,
+    pub upstream: Upstream,
+    pub path: PathOptions,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// At least one.
+    pub servers: Vec<Server>,
+    pub host: HostHeader,
+    pub balance: Balance,
+    pub timeouts: Timeouts,
+}
+
+/// An app's server: `http://host:port`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// As written, for metrics and logs.
+    pub url: Arc<str>,
+    /// Name or address (without brackets), resolved when connecting.
+    pub host: String,
+    pub port: u16,
+}
+
+/// The Host that the app receives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    Keep,
+    Server,
+    Name(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// 2 s.
+    pub connect: Duration,
+    /// From the request's last byte (or the app's last byte) to the response head. 30 s.
+    pub response: Duration,
+    /// A body, either way, that stands still; and how long an unused upstream connection is kept. 60 s.
+    pub idle: Duration,
+}

@@ -1,0 +1,149 @@
+//! From all files' text to the typed configuration, in named steps. Pure: the files that the configuration names are the loader's.
+
+use std::path::{Path, PathBuf};
+
+use super::names::Names;
+use super::obj::Obj;
+use super::report::{Findings, Place, Report};
+use super::serving::{NamedFile, Serving};
+use super::typed::Configuration;
+use super::yaml::{self, Node, Value};
+use super::{apps, rules, shapes, text, walk};
+use crate::policy::draft::{Draft, HostPattern};
+
+/// All that was found: what is wrong, and the configuration if nothing is.
+#[derive(Debug)]
+pub struct Parsed {
+    files: Vec<PathBuf>,
+    texts: Vec<String>,
+    trees: Vec<Option<Node>>,
+    pub findings: Findings,
+    pub configuration: Option<Configuration>,
+    /// Certificates, keys, CAs and revocation lists, to be looked at by the loader.
+    pub named: Vec<NamedFile>,
+    /// The apps' hosts, and where they stand.
+    pub hosts: Vec<(HostPattern, Place)>,
+}
+
+impl Parsed {
+    /// Reads the files' bytes, the main file first. Relative paths in it start at `folder`; `workers: auto` is `cpus`.
+    pub fn new(files: &[(PathBuf, Vec<u8>)], folder: &Path, cpus: usize) -> Self {
+        let mut out = Findings::default();
+        let texts: Vec<Option<String>> = files.iter().enumerate().map(|(at, (_, bytes))| text::decode(bytes, at, &mut out)).collect();
+        let trees = texts.iter().enumerate().map(|(at, text)| tree(text.as_deref()?, at, &mut out)).collect();
+        let texts = texts.into_iter().map(Option::unwrap_or_default).collect();
+        let mut parsed = Self {
+            files: files.iter().map(|(path, _)| path.clone()).collect(),
+            texts,
+            trees,
+            findings: out,
+            configuration: None,
+            named: Vec::new(),
+            hosts: Vec::new(),
+        };
+        parsed.read(files, folder, cpus);
+        parsed
+    }
+
+    /// The folder of owners' files as the main file names it, beside the main file as it was given.
+    pub fn policy_dir(&self) -> Option<(PathBuf, Place)> {
+        let node = &self.trees.first()?.as_ref()?.entry("policy_dir")?.value;
+        let folder = self.files.first().and_then(|main| main.parent()).unwrap_or_else(|| Path::new(""));
+        Some((folder.join(node.text()?), node.place))
+    }
+
+    fn read(&mut self, files: &[(PathBuf, Vec<u8>)], folder: &Path, cpus: usize) {
+        let out = &mut self.findings;
+        let Some((Some(main), owned)) = self.trees.split_first() else { return };
+        let main = Obj::new(main, &shapes::ROOT);
+        let owned: Vec<Obj<'_>> = owned.iter().flatten().map(|node| Obj::new(node, &shapes::OWNER_FILE)).collect();
+
+        let names = Names::collect(main, &owned, out);
+        let mut serving = Serving { main, folder, files: Vec::new() };
+        let listeners = serving.listeners(out);
+        let admin = serving.admin(out);
+        let store = serving.store(out);
+        let limits = serving.limits(out);
+        let decision_log = serving.decision_log(out);
+        let policy = Draft {
+            revision: text::revision(files),
+            owners: rules::owners(main, out),
+            networks: rules::networks(main, out),
+            sources: rules::sources(main),
+            fixes: rules::fixes(main, out),
+            classes: rules::classes(main, &names, out),
+            tiers: rules::tiers(main, &names, out),
+            caps: rules::caps(main, &names, out),
+            restrictions: rules::restrictions(main, out),
+            guardrails: rules::guardrails(main, &names, out),
+            apps: Vec::new(),
+            layers: Vec::new(),
+        };
+        let (apps, routes, hosts) = apps::apps(&names, out);
+        let layers = owned.iter().flat_map(|file| apps::layers(*file, &names, out)).collect();
+        unused(&names, policy.sources.is_empty(), out);
+        self.named = serving.files;
+        self.hosts = hosts;
+
+        let (Some(admin), Some(store)) = (admin, store) else { return };
+        if out.errors() > 0 {
+            return;
+        }
+        if out.incomplete() {
+            out.error(main.place, "a part of this file was not understood, and no error says which: please report this");
+            return;
+        }
+        self.configuration = Some(Configuration {
+            files: self.files.clone(),
+            policy_dir: None,
+            workers: main.number("workers").and_then(|count| usize::try_from(count).ok()).unwrap_or(cpus),
+            listeners,
+            admin,
+            limits,
+            store,
+            decision_log,
+            policy: Draft { apps, layers, ..policy },
+            routes,
+        });
+    }
+
+    /// Adds what the loader found, and gives the configuration with its warnings, or everything that is wrong.
+    pub fn finish(self) -> Result<(Configuration, Report), Report> {
+        let Self { files, texts, trees, findings, configuration, .. } = self;
+        let errors = findings.errors();
+        let key = |place: Place| {
+            let tree = trees.get(place.file).and_then(Option::as_ref);
+            tree.zip(place.node).map(|(tree, node)| tree.path_to(node)).unwrap_or_default()
+        };
+        // Split once: a report has hundreds of places, a file millions of lines.
+        let lines: Vec<Vec<&str>> =
+            texts.iter().map(|text| if findings.is_empty() { Vec::new() } else { text.lines().collect() }).collect();
+        let line =
+            |place: Place| lines.get(place.file).and_then(|lines| lines.get(place.line.saturating_sub(1))).map(|line| (*line).to_owned());
+        let report = findings.report(&files, key, line);
+        match configuration {
+            Some(configuration) if errors == 0 => Ok((configuration, report)),
+            _ => Err(report),
+        }
+    }
+}
+
+/// One file's tree, walked against its shape.
+fn tree(text: &str, file: usize, out: &mut Findings) -> Option<Node> {
+    let node = yaml::parse(text, file, out)?;
+    let (shape, what) = if file == 0 { (&shapes::ROOT, "the configuration") } else { (&shapes::OWNER_FILE, "an owner's file") };
+    if matches!(node.value, Value::Null) {
+        out.shape(Place::of_file(file), format!("found nothing, expected {what}"));
+        return None;
+    }
+    walk::shape(&node, shape, out);
+    matches!(node.value, Value::Map(_)).then_some(node)
+}
+
+fn unused(names: &Names<'_>, no_sources: bool, out: &mut Findings) {
+    names.restrictions.warn_unused(out);
+    names.networks.warn_unused(out);
+    if let Some(place) = names.reads_posture.get().filter(|_| no_sources) {
+        out.warn(place, "no source under `posture.sources`: every fact is unknown");
+    }
+}
