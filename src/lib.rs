@@ -8,3 +8,4 @@ pub mod fingerprint;
 pub mod identify;
 pub mod policy;
 pub mod config;
+pub mod posture;
