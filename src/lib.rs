@@ -9,3 +9,4 @@ pub mod identify;
 pub mod policy;
 pub mod config;
 pub mod posture;
+pub mod record;

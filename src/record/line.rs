@@ -1,0 +1,238 @@
+//! The text of a decision log line. `fragment` is the part that all requests with one decision share, rendered once for them all.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+
+use super::visit::{Labels, Open};
+use crate::model::{Browser, Claims, FormFactor, Ja4, Mode, Os, Standing, Wire};
+use crate::policy::{Decision, Policy, RuleRef, ZoneId};
+
+/// What a line tells of the connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection<'a> {
+    pub listener: &'a str,
+    pub peer: IpAddr,
+    pub zone: Option<ZoneId>,
+    pub wire: &'a Wire,
+    pub claims: &'a Claims,
+}
+
+/// The shared part of a decided request's line. `refused` is the reason of a restriction that refused it.
+pub fn fragment(
+    policy: &Policy,
+    decision: &Decision,
+    standing: &Standing,
+    on: &Connection<'_>,
+    refused: Option<&str>,
+    now: Timestamp,
+) -> Vec<u8> {
+    let ruled = if decision.mode == Mode::Report { &decision.would } else { &decision.done };
+    let mut out = Vec::with_capacity(1024);
+    connection(&mut out, on, on.zone.map(|zone| policy.zone_name(zone)));
+    text(&mut out, "app", Some(policy.app_name(decision.app)));
+    text(&mut out, "effect", Some(decision.done.effect.as_str()));
+    text(&mut out, "mode", Some(decision.mode.as_str()));
+    text(&mut out, "would", Some(decision.would.effect.as_str()));
+    list(&mut out, "restrictions", decision.done.restrictions.iter().map(|id| policy.restriction(id).name.as_str()));
+    text(&mut out, "class", Some(policy.class_name(decision.class)));
+    text(&mut out, "tier", Some(policy.tier_name(decision.tier)));
+    text(&mut out, "rule", (ruled.rule != RuleRef::None).then(|| policy.rule_name(decision.app, ruled.rule)));
+    text(&mut out, "owner", Some(&policy.owner(ruled.owner).name));
+    let reasons = decision.would.reasons.as_slice().iter().map(|id| Cow::Owned(policy.reason(*id).to_string()));
+    list(&mut out, "reasons", refused.map(Cow::Borrowed).into_iter().chain(reasons));
+    text(&mut out, "device", standing.device().map(|device| device.id.as_str()));
+    out.extend_from_slice(b",\"posture\":{");
+    for (at, fact) in policy.facts(standing, now).iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        string(&mut out, fact.name);
+        out.extend_from_slice(b":{\"state\":");
+        string(&mut out, fact.state.as_str());
+        text(&mut out, "source", Some(fact.source));
+        number(&mut out, "age", fact.age.as_secs());
+        out.push(b'}');
+    }
+    out.push(b'}');
+    text(&mut out, "policy_rev", Some(policy.revision()));
+    out
+}
+
+/// The same for a request that ended before anything was known of it.
+pub(super) fn cut(labels: &Labels<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for name in ["listener", "peer", "zone", "wire", "claims"] {
+        text(&mut out, name, None);
+    }
+    undecided(&mut out, labels, None);
+    out
+}
+
+/// The same for an answer of our own that no policy decided, on a known connection.
+pub fn own(labels: &Labels<'_>, on: &Connection<'_>, zone: Option<&str>, revision: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    connection(&mut out, on, zone);
+    undecided(&mut out, labels, Some(revision));
+    out
+}
+
+/// Every line has every field, so that whoever reads the log needs no case for those that are not there.
+fn undecided(out: &mut Vec<u8>, labels: &Labels<'_>, revision: Option<&str>) {
+    for (name, value) in [("app", labels.app), ("effect", labels.done.as_str()), ("mode", labels.mode), ("would", labels.decided.as_str())]
+    {
+        text(out, name, Some(value));
+    }
+    list(out, "restrictions", [""; 0]);
+    for name in ["class", "tier", "rule", "owner"] {
+        text(out, name, None);
+    }
+    list(out, "reasons", [labels.reason]);
+    text(out, "device", None);
+    out.extend_from_slice(b",\"posture\":{}");
+    text(out, "policy_rev", revision);
+}
+
+fn connection(out: &mut Vec<u8>, on: &Connection<'_>, zone: Option<&str>) {
+    text(out, "listener", Some(on.listener));
+    // An address needs no escaping, and writing to memory does not fail.
+    let _ = write!(out, ",\"peer\":\"{}\"", on.peer);
+    text(out, "zone", zone);
+    let wire = [
+        ("ja4", on.wire.ja4.as_ref().map(Ja4::as_str)),
+        ("ja4_stable", on.wire.ja4_stable.as_ref().map(Ja4::as_str)),
+        ("syn", on.wire.syn.as_deref()),
+    ];
+    object(out, "wire", wire);
+    let claims = [
+        ("os", on.claims.os.map(Os::as_str)),
+        ("os_version", on.claims.os_version.as_deref()),
+        ("browser", on.claims.browser.map(Browser::as_str)),
+        ("form_factor", on.claims.form_factor.map(FormFactor::as_str)),
+    ];
+    object(out, "claims", claims);
+    out.pop();
+    match on.claims.browser_version {
+        Some(version) => number(out, "browser_version", u64::from(version)),
+        None => text(out, "browser_version", None),
+    }
+    out.push(b'}');
+}
+
+fn object<'a>(out: &mut Vec<u8>, name: &str, fields: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) {
+    let _ = write!(out, ",\"{name}\":");
+    let start = out.len();
+    for (name, value) in fields {
+        text(out, name, value);
+    }
+    match out.get_mut(start) {
+        Some(comma) => *comma = b'{',
+        None => out.push(b'{'),
+    }
+    out.push(b'}');
+}
+
+fn list(out: &mut Vec<u8>, name: &str, values: impl IntoIterator<Item = impl AsRef<str>>) {
+    let _ = write!(out, ",\"{name}\":[");
+    for (at, value) in values.into_iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        string(out, value.as_ref());
+    }
+    out.push(b']');
+}
+
+fn string(out: &mut Vec<u8>, value: &str) {
+    // Writing to memory does not fail.
+    let _ = serde_json::to_writer(out, value);
+}
+
+pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, open: &Open) {
+    out.extend_from_slice(b"{\"ts\":\"");
+    clock.write(out, open.began);
+    out.extend_from_slice(b"\",\"request_id\":\"");
+    out.extend_from_slice(open.id.as_str().as_bytes());
+    out.push(b'"');
+    if let Some(id) = &open.client_request_id {
+        text(out, "client_request_id", Some(id));
+    }
+    out.extend_from_slice(open.fragment());
+    text(out, "host", open.host.as_ref().map(|host| host.as_str()));
+    text(out, "method", open.method.as_ref().map(|method| method.as_str()));
+    text(out, "path", open.path.as_ref().map(|path| path.path()));
+    out.extend_from_slice(b",\"headers\":");
+    out.extend_from_slice(if open.headers.is_empty() { b"{}" } else { &open.headers });
+    number(out, "status", u64::from(open.status));
+    if let Some(error) = open.error {
+        text(out, "error", Some(error));
+    }
+    number(out, "decision_ns", u64::try_from(open.decision.as_nanos()).unwrap_or(u64::MAX));
+    match open.upstream {
+        Some(took) => {
+            // Milliseconds with three decimals.
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            number(out, "upstream_ms", micros / 1000);
+            let _ = write!(out, ".{:03}", micros % 1000);
+        }
+        None => out.extend_from_slice(b",\"upstream_ms\":null"),
+    }
+    number(out, "bytes_in", open.bytes_in);
+    number(out, "bytes_out", open.bytes_out);
+    out.extend_from_slice(b"}\n");
+}
+
+fn text(out: &mut Vec<u8>, name: &str, value: Option<&str>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    match value {
+        Some(value) => string(out, value),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+fn number(out: &mut Vec<u8>, name: &str, value: u64) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Renders RFC 3339 in UTC with milliseconds, the seconds once for all requests that share them.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    second: i64,
+    text: String,
+}
+
+impl Clock {
+    fn write(&mut self, out: &mut Vec<u8>, at: SystemTime) {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let second = i64::try_from(since.as_secs()).unwrap_or_default();
+        if second != self.second || self.text.is_empty() {
+            self.second = second;
+            self.text = Timestamp::from_second(second).unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S").to_string();
+        }
+        let _ = write!(out, "{}.{:03}Z", self.text, since.subsec_millis());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_clock_writes_rfc_3339_also_across_a_second() {
+        let mut clock = Clock::default();
+        let mut out = Vec::new();
+        clock.write(&mut out, UNIX_EPOCH + Duration::from_millis(1_700_000_000_007));
+        clock.write(&mut out, UNIX_EPOCH + Duration::from_millis(1_700_000_001_999));
+        assert_eq!(String::from_utf8(out).unwrap(), "2023-11-14T22:13:20.007Z2023-11-14T22:13:21.999Z");
+    }
+}

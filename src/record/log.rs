@@ -1,0 +1,448 @@
+//! The decision log's writer: a thread of its own behind a bounded queue, so that a slow disk never holds a request.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::shard::{Cell, Family, Writer};
+use crate::config::{DecisionLog, LogTarget};
+
+#[derive(Debug, thiserror::Error)]
+#[error("decision_log: cannot open {path}: {source}; give a path that this user may write, or free space on its disk")]
+pub struct LogError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Lines on their way to the disk.
+#[derive(Debug)]
+pub struct Lines {
+    /// Whole lines, each with its newline.
+    pub bytes: Vec<u8>,
+    pub count: usize,
+}
+
+enum Job {
+    Write(Lines),
+    Reopen,
+    Stop,
+}
+
+/// The queue's near end, shared by all workers.
+#[derive(Clone, Debug)]
+pub struct LogQueue(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    jobs: Sender<Job>,
+    waiting: AtomicUsize,
+    most: usize,
+    failing: AtomicBool,
+    required: bool,
+}
+
+impl Shared {
+    /// Requests that were let in before a required log was full are still to be logged.
+    fn room(&self) -> usize {
+        if self.required { self.most.saturating_mul(2) } else { self.most }
+    }
+}
+
+impl LogQueue {
+    /// Hands lines to the writer; gives back how many were dropped because the disk is too far behind.
+    pub fn push(&self, lines: Lines) -> usize {
+        let count = lines.count;
+        if self.0.waiting.fetch_add(count, Relaxed) + count > self.0.room() || self.0.jobs.send(Job::Write(lines)).is_err() {
+            self.0.waiting.fetch_sub(count, Relaxed);
+            return count;
+        }
+        0
+    }
+
+    /// Whether requests must be refused: the log is required, and it cannot be written or its queue is full.
+    pub fn refuses(&self) -> bool {
+        self.0.required && (self.0.failing.load(Relaxed) || self.0.waiting.load(Relaxed) >= self.0.most)
+    }
+
+    /// Whether the last write failed.
+    pub fn failing(&self) -> bool {
+        self.0.failing.load(Relaxed)
+    }
+
+    /// Closes the file and opens its path anew, for external rotation.
+    pub fn reopen(&self) {
+        let _ = self.0.jobs.send(Job::Reopen);
+    }
+}
+
+/// The writer's thread. `stop` writes what waits and ends it.
+#[derive(Debug)]
+pub struct LogWriter {
+    queue: LogQueue,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LogWriter {
+    /// Opens the log and starts its thread. `most` is how many lines may wait for the disk.
+    pub fn start(config: &DecisionLog, most: usize, results: &Family) -> Result<Self, LogError> {
+        let file = match &config.target {
+            LogTarget::StandardOutput => Out::Standard,
+            LogTarget::File(path) => Out::open(path, config.rotate).map_err(|source| LogError { path: path.clone(), source })?,
+        };
+        let (jobs, inbox) = mpsc::channel();
+        let shared = Shared { jobs, waiting: AtomicUsize::new(0), most, failing: AtomicBool::new(false), required: config.required };
+        let queue = LogQueue(Arc::new(shared));
+        let written = results.cell(Writer::LOG, &["written"]);
+        let failed = results.cell(Writer::LOG, &["failed"]);
+        let desk = Desk { out: file, queue: queue.clone(), written, failed, held: None };
+        let thread = std::thread::Builder::new()
+            .name("vestibule-log".into())
+            .spawn(move || desk.work(&inbox))
+            .map_err(|source| LogError { path: PathBuf::from("the writer's thread"), source })?;
+        Ok(Self { queue, thread: Some(thread) })
+    }
+
+    pub fn queue(&self) -> LogQueue {
+        self.queue.clone()
+    }
+
+    pub fn stop(mut self) {
+        let _ = self.queue.0.jobs.send(Job::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Desk {
+    out: Out,
+    queue: LogQueue,
+    written: Cell,
+    failed: Cell,
+    /// The newest lines that could not be written. Trying them again finds out when the log can be written, also while a required log lets no
+    /// request through.
+    held: Option<Lines>,
+}
+
+impl Desk {
+    const RETRY: Duration = Duration::from_secs(1);
+
+    fn work(mut self, inbox: &Receiver<Job>) {
+        loop {
+            let job = match &self.held {
+                Some(_) => inbox.recv_timeout(Self::RETRY),
+                None => inbox.recv().map_err(RecvTimeoutError::from),
+            };
+            match job {
+                Ok(Job::Write(lines)) => self.write(lines),
+                Ok(Job::Reopen) => {
+                    if let Err(error) = self.out.reopen() {
+                        self.trouble(&error);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => drop(self.retry()),
+                Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        // A worker that had not yet heard of the next log may have written to this one.
+        while let Ok(job) = inbox.try_recv() {
+            if let Job::Write(lines) = job {
+                self.write(lines);
+            }
+        }
+        if !self.retry() {
+            self.lose();
+        }
+    }
+
+    fn write(&mut self, lines: Lines) {
+        let count = lines.count;
+        if self.retry() {
+            self.put(lines);
+        } else {
+            self.lose();
+            self.held = Some(lines);
+        }
+        self.queue.0.waiting.fetch_sub(count, Relaxed);
+    }
+
+    /// Whether nothing is left that could not be written.
+    fn retry(&mut self) -> bool {
+        if let Some(lines) = self.held.take() {
+            self.put(lines);
+        }
+        self.held.is_none()
+    }
+
+    fn lose(&mut self) {
+        if let Some(lines) = self.held.take() {
+            self.failed.add(lines.count as u64);
+        }
+    }
+
+    fn put(&mut self, lines: Lines) {
+        match self.out.write(&lines.bytes) {
+            Ok(()) => {
+                self.written.add(lines.count as u64);
+                if self.queue.0.failing.swap(false, Relaxed) {
+                    tracing::warn!("the decision log can be written again");
+                }
+            }
+            Err(error) => {
+                self.trouble(&error);
+                self.held = Some(lines);
+            }
+        }
+    }
+
+    fn trouble(&self, error: &io::Error) {
+        if !self.queue.0.failing.swap(true, Relaxed) {
+            tracing::warn!(%error, "the decision log cannot be written; lines are lost until it can");
+        }
+    }
+}
+
+enum Out {
+    Standard,
+    File(OutFile),
+}
+
+struct OutFile {
+    path: PathBuf,
+    file: Option<File>,
+    length: u64,
+    rotate: u64,
+    /// The length to rotate at: `rotate`, or more after it could not be done.
+    due: u64,
+}
+
+impl Out {
+    fn open(path: &Path, rotate: u64) -> io::Result<Self> {
+        let (file, length) = opened(path)?;
+        Ok(Self::File(OutFile { path: path.to_owned(), file: Some(file), length, rotate, due: rotate }))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(out) => out.write(bytes),
+            Self::Standard => {
+                let mut out = io::stdout().lock();
+                out.write_all(bytes)?;
+                out.flush()
+            }
+        }
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(out) => out.open(),
+            Self::Standard => Ok(()),
+        }
+    }
+}
+
+impl OutFile {
+    fn open(&mut self) -> io::Result<()> {
+        let (opened, at) = opened(&self.path)?;
+        self.file = Some(opened);
+        self.length = at;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.length > 0 && self.length.saturating_add(bytes.len() as u64) > self.due {
+            self.rotate();
+        }
+        if self.file.is_none() {
+            self.open()?;
+        }
+        let Some(open) = &mut self.file else { return Err(io::Error::other("the log is closed")) };
+        if let Err(error) = open.write_all(bytes) {
+            // A line cut by a full disk must not run into the next one.
+            let _ = open.set_len(self.length);
+            self.file = None;
+            return Err(error);
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// A file that cannot be renamed is written on: too long a log is better than none. It is tried again each time another eighth has come.
+    fn rotate(&mut self) {
+        match std::fs::rename(&self.path, rotated(&self.path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                if self.due == self.rotate {
+                    let to = rotated(&self.path);
+                    tracing::warn!(%error, to = %to.display(), "the decision log cannot be rotated; it grows beyond its size until it can");
+                }
+                self.due = self.length.saturating_add((self.rotate / 8).max(1));
+            }
+            // Not there: somebody else has moved it away.
+            Ok(()) | Err(_) => {
+                self.file = None;
+                if self.due != self.rotate {
+                    tracing::warn!("the decision log can be rotated again");
+                }
+                self.due = self.rotate;
+            }
+        }
+    }
+}
+
+fn rotated(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".1");
+    name.into()
+}
+
+/// Appends, on a fresh line even where a killed process left its last one cut.
+fn opened(path: &Path) -> io::Result<(File, u64)> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+    let mut length = file.seek(SeekFrom::End(0))?;
+    if length > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        let mut last = [0u8];
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+            length += 1;
+        }
+    }
+    Ok((file, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::names;
+
+    fn log(path: &Path, rotate: u64, required: bool, most: usize) -> LogWriter {
+        let config = DecisionLog { target: LogTarget::File(path.to_owned()), rotate, required };
+        LogWriter::start(&config, most, &Family::new(&names::DECISION_LOG).unwrap()).unwrap()
+    }
+
+    fn line(text: &str) -> Lines {
+        Lines { bytes: format!("{text}\n").into_bytes(), count: 1 }
+    }
+
+    #[test]
+    fn a_line_cut_by_a_kill_does_not_spoil_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sub/log.jsonl");
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        std::fs::write(&path, "{\"whole\":1}\n{\"cu").unwrap();
+        let writer = log(&path, 1 << 30, false, 10);
+        assert_eq!(writer.queue().push(line("{}")), 0);
+        writer.stop();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"whole\":1}\n{\"cu\n{}\n");
+    }
+
+    #[test]
+    fn rotates_before_the_size_is_passed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let writer = log(&path, 10, false, 10);
+        for text in ["1234", "5678", "9abc"] {
+            writer.queue().push(line(text));
+        }
+        writer.stop();
+        assert_eq!(std::fs::read_to_string(dir.path().join("log.1")).unwrap(), "1234\n5678\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "9abc\n");
+    }
+
+    #[test]
+    fn what_cannot_be_rotated_is_written_on_and_rotated_when_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, next) = (dir.path().join("log"), dir.path().join("log.1"));
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        std::fs::create_dir(&next).unwrap();
+        let mut out = Out::open(&path, 10).unwrap();
+        for text in ["12345678\n", "a\n", "b\n", "c\n"] {
+            out.write(text.as_bytes()).unwrap();
+        }
+        assert_eq!(read(&path), "12345678\na\nb\nc\n", "no line is lost");
+        std::fs::remove_dir(&next).unwrap();
+        out.write(b"d\n").unwrap();
+        assert_eq!((read(&next), read(&path)), ("12345678\na\nb\nc\n".to_owned(), "d\n".to_owned()));
+        // The size is the configured one again.
+        out.write(b"1234567\n").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        out.write(b"e\n").unwrap();
+        assert_eq!(read(&path), "e\n", "another program took the file away");
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_says_how_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = log(&dir.path().join("log"), 1 << 30, false, 1);
+        let two = Lines { bytes: b"a\nb\n".to_vec(), count: 2 };
+        assert_eq!(writer.queue().push(two), 2);
+        writer.stop();
+    }
+
+    #[test]
+    fn a_required_log_refuses_before_it_drops() {
+        let (jobs, _inbox) = mpsc::channel();
+        let queue = |required| {
+            let shared = Shared { jobs: jobs.clone(), waiting: AtomicUsize::new(0), most: 4, failing: AtomicBool::new(false), required };
+            LogQueue(Arc::new(shared))
+        };
+        let three = || Lines { bytes: b"a\nb\nc\n".to_vec(), count: 3 };
+        let required = queue(true);
+        assert_eq!((required.push(three()), required.refuses()), (0, false));
+        assert_eq!((required.push(three()), required.refuses()), (0, true), "let in before it was full");
+        assert_eq!((required.push(three()), required.refuses()), (3, true), "what comes later is bounded");
+        let other = queue(false);
+        assert_eq!((other.push(three()), other.push(three()), other.refuses()), (0, 3, false));
+    }
+
+    #[test]
+    fn a_full_disk_is_seen_and_recovered_from() {
+        let path = Path::new("/dev/full");
+        let config = DecisionLog { target: LogTarget::File(path.to_owned()), rotate: 1 << 30, required: true };
+        let family = Family::new(&names::DECISION_LOG).unwrap();
+        let writer = LogWriter::start(&config, 10, &family).unwrap();
+        let queue = writer.queue();
+        queue.push(line("x"));
+        writer.stop();
+        assert!(queue.failing() && queue.refuses());
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_tried_again_without_being_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let writer = log(&path, 1 << 30, true, 10);
+        let queue = writer.queue();
+        queue.push(line("lost"));
+        queue.push(line("held"));
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while !queue.failing() || queue.0.waiting.load(Relaxed) > 0 {
+            assert!(std::time::Instant::now() < end);
+            std::thread::yield_now();
+        }
+        std::fs::remove_file(&path).unwrap();
+        while queue.failing() {
+            assert!(std::time::Instant::now() < end, "nothing but the writer itself looks again");
+            std::thread::yield_now();
+        }
+        writer.stop();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "held\n");
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_opened_is_an_error_that_names_it() {
+        let config = DecisionLog { target: LogTarget::File("/proc/nowhere/log".into()), rotate: 1, required: false };
+        let error = LogWriter::start(&config, 1, &Family::new(&names::DECISION_LOG).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("/proc/nowhere/log"), "{error}");
+    }
+}

@@ -1,0 +1,79 @@
+//! Every metric, its labels and its buckets. Label values come from closed enums or from the configuration, never from request text.
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// Upper bounds in seconds, ascending; `+Inf` is implied.
+    Histogram(&'static [f64]),
+}
+
+#[derive(Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+}
+
+const DECISION_SECONDS: &[f64] = &[100e-9, 250e-9, 500e-9, 1e-6, 2.5e-6, 5e-6, 10e-6, 50e-6, 250e-6, 1e-3, 10e-3, 0.1];
+const REQUEST_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+macro_rules! metrics {
+    ($($ident:ident = $kind:expr, $name:literal, [$($label:literal),*], $help:literal;)+) => {
+        $(pub static $ident: Metric = Metric { name: $name, help: $help, kind: $kind, labels: &[$($label),*] };)+
+
+        /// All of them, for the reference and its test.
+        pub static ALL: &[&Metric] = &[$(&$ident),+];
+    };
+}
+
+metrics! {
+    REQUESTS = Kind::Counter, "vestibule_requests_total", ["app", "effect", "status"],
+        "Answers sent, by the effect that was done and the status; 499 is a client that left first.";
+    DECISIONS = Kind::Counter, "vestibule_decisions_total", ["app", "effect", "class", "tier", "reason", "owner", "mode"],
+        "Decisions, one per answer; in report mode the effect that would have been.";
+    DECISION_DURATION = Kind::Histogram(DECISION_SECONDS), "vestibule_decision_duration_seconds", [],
+        "Time to decide one request, memoised or not.";
+    REQUEST_DURATION = Kind::Histogram(REQUEST_SECONDS), "vestibule_request_duration_seconds", ["app", "effect"],
+        "Time from a request's head to the last byte of its answer.";
+    UPSTREAM_DURATION = Kind::Histogram(REQUEST_SECONDS), "vestibule_upstream_duration_seconds", ["app"],
+        "Time from sending a request to an app to the head of its response.";
+    UPSTREAM_UP = Kind::Gauge, "vestibule_upstream_up", ["app", "server"],
+        "1 when the last connection attempt to this server succeeded, 0 when it failed.";
+    BYTES = Kind::Counter, "vestibule_bytes_total", ["app", "class", "direction"],
+        "Body bytes: in from clients, out to clients.";
+    CONNECTIONS = Kind::Gauge, "vestibule_connections", ["listener"],
+        "Open client connections.";
+    REJECTED = Kind::Counter, "vestibule_rejected_total", ["reason"],
+        "Connections ended and bytes that never became a request.";
+    TLS_HANDSHAKES = Kind::Counter, "vestibule_tls_handshakes_total", ["result"],
+        "TLS handshakes by result.";
+    FINGERPRINTS = Kind::Counter, "vestibule_fingerprints_total", ["layer", "result"],
+        "Layers looked at, per connection: read, unavailable or malformed.";
+    POSTURE_CACHE = Kind::Counter, "vestibule_posture_cache_total", ["result"],
+        "Device look-ups by how the cache answered.";
+    POSTURE_AGE = Kind::Gauge, "vestibule_posture_age_seconds", ["source"],
+        "Age of the newest observation of each posture source in the store.";
+    STORE_UP = Kind::Gauge, "vestibule_store_up", [],
+        "1 when the device store answered last, 0 when it did not.";
+    STORE_LAG = Kind::Gauge, "vestibule_store_lag_seconds", [],
+        "Time since the store's feed of changes was last read to its end.";
+    CONFIG_RELOAD = Kind::Counter, "vestibule_config_reload_total", ["result"],
+        "Configuration reloads; a failed one leaves the old configuration in force.";
+    CONFIG_LAST_GOOD = Kind::Gauge, "vestibule_config_last_good_timestamp_seconds", [],
+        "When the configuration in force was loaded.";
+    CERTIFICATE_EXPIRY = Kind::Gauge, "vestibule_certificate_expiry_timestamp_seconds", ["name"],
+        "When each certificate (notAfter) and CRL (nextUpdate) of the configuration ends.";
+    POLICY_INFO = Kind::Gauge, "vestibule_policy_info", ["revision"],
+        "1 for the policy revision in force.";
+    REPORT_FLIPS = Kind::Counter, "vestibule_report_flips_total", ["app", "from", "to"],
+        "Requests whose effect would have changed were nothing in report mode.";
+    DECISION_LOG = Kind::Counter, "vestibule_decision_log_total", ["result"],
+        "Lines of the decision log: written, dropped (queue full) or failed (disk).";
+    PANICS = Kind::Counter, "vestibule_panics_total", [],
+        "Connections ended by a fault of Vestibule's own.";
+    BUILD_INFO = Kind::Gauge, "vestibule_build_info", ["version", "revision"],
+        "1 for the running build.";
+}

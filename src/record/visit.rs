@@ -1,0 +1,324 @@
+//! One request from its head to its last byte: counted once, logged once, whatever happens.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode};
+
+use super::{Cell, Desk, Timer, line};
+use crate::model::{Effect, Host};
+
+/// Unique among all requests of all proxies: 48 bits of time, 80 random ones, in 32 lower-case hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId([u8; 32]);
+
+impl RequestId {
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Ids(RefCell<fastrand::Rng>);
+
+impl Ids {
+    pub fn new() -> Self {
+        Self(RefCell::new(fastrand::Rng::new()))
+    }
+
+    fn next(&self, now: SystemTime) -> RequestId {
+        let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let random = self.0.borrow_mut().u128(..) & ((1 << 80) - 1);
+        let mut id = millis << 80 | random;
+        let mut text = [b'0'; 32];
+        for digit in text.iter_mut().rev() {
+            *digit = b"0123456789abcdef".get((id & 15) as usize).copied().unwrap_or(b'0');
+            id >>= 4;
+        }
+        RequestId(text)
+    }
+}
+
+/// The label values of a decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Labels<'a> {
+    pub app: &'a str,
+    pub class: &'a str,
+    pub tier: &'a str,
+    pub reason: &'a str,
+    pub owner: &'a str,
+    pub mode: &'a str,
+    /// The effect as decided: in report mode what would have been.
+    pub decided: Effect,
+    pub done: Effect,
+}
+
+impl Labels<'_> {
+    /// All of them in one text, to find their counters by.
+    fn key(&self, out: &mut String) {
+        out.clear();
+        let words = [self.app, self.class, self.tier, self.reason, self.owner, self.mode, self.decided.as_str(), self.done.as_str()];
+        for word in words {
+            out.push_str(word);
+            out.push('\0');
+        }
+    }
+}
+
+/// The counters of one set of labels, looked up once by a worker.
+#[derive(Debug)]
+struct Counters {
+    decisions: Cell,
+    flips: Option<Cell>,
+    bytes_in: Cell,
+    bytes_out: Cell,
+    request: Timer,
+    upstream: Timer,
+    app: Box<str>,
+    done: Effect,
+    statuses: RefCell<Vec<(u16, Cell)>>,
+}
+
+impl Counters {
+    fn new(desk: &Desk, labels: &Labels<'_>) -> Self {
+        let record = &desk.record;
+        let writer = desk.writer;
+        let Labels { app, class, tier, reason, owner, mode, decided, done } = *labels;
+        Self {
+            decisions: record.decisions.cell(writer, &[app, decided.as_str(), class, tier, reason, owner, mode]),
+            flips: (decided != done).then(|| record.report_flips.cell(writer, &[app, done.as_str(), decided.as_str()])),
+            bytes_in: record.bytes.cell(writer, &[app, class, "in"]),
+            bytes_out: record.bytes.cell(writer, &[app, class, "out"]),
+            request: record.request_duration.timer(writer, &[app, done.as_str()]),
+            upstream: record.upstream_duration.timer(writer, &[app]),
+            app: app.into(),
+            done,
+            statuses: RefCell::default(),
+        }
+    }
+
+    fn status(&self, desk: &Desk, status: u16) -> Cell {
+        let mut known = self.statuses.borrow_mut();
+        if let Some((_, cell)) = known.iter().find(|(code, _)| *code == status) {
+            return cell.clone();
+        }
+        let mut digits = itoa::Buffer::new();
+        let cell = desk.record.requests.cell(desk.writer, &[&self.app, self.done.as_str(), digits.format(status)]);
+        known.push((status, cell.clone()));
+        cell
+    }
+}
+
+/// Every set of labels that a worker has counted under: as many as the configurations so far had, whatever peers send.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    known: HashMap<Box<str>, Rc<Counters>, ahash::RandomState>,
+    key: String,
+}
+
+impl Ledger {
+    fn counters(&mut self, desk: &Desk, labels: &Labels<'_>) -> Rc<Counters> {
+        labels.key(&mut self.key);
+        if let Some(counters) = self.known.get(self.key.as_str()) {
+            return Rc::clone(counters);
+        }
+        let counters = Rc::new(Counters::new(desk, labels));
+        self.known.insert(self.key.as_str().into(), Rc::clone(&counters));
+        counters
+    }
+}
+
+/// What all requests with the same decision share: their counters, and their part of the log line.
+#[derive(Debug)]
+pub struct Case {
+    counters: Rc<Counters>,
+    fragment: Vec<u8>,
+}
+
+impl Case {
+    pub fn new(desk: &Desk, labels: &Labels<'_>, fragment: Vec<u8>) -> Rc<Self> {
+        Rc::new(Self { counters: desk.ledger.borrow_mut().counters(desk, labels), fragment })
+    }
+}
+
+/// The record of one request, open until its answer's last byte.
+#[derive(Debug)]
+pub struct Visit(Option<Box<Open>>);
+
+#[derive(Debug)]
+pub(super) struct Open {
+    desk: Rc<Desk>,
+    started: Instant,
+    pub began: SystemTime,
+    pub id: RequestId,
+    pub method: Option<Method>,
+    pub host: Option<Host>,
+    pub path: Option<PathAndQuery>,
+    /// JSON of the headers that rules name, or empty.
+    pub headers: Vec<u8>,
+    pub client_request_id: Option<Box<str>>,
+    pub case: Option<Rc<Case>>,
+    pub status: u16,
+    pub error: Option<&'static str>,
+    pub decision: Duration,
+    pub upstream: Option<Duration>,
+    /// Of the bodies.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+impl Open {
+    pub fn fragment(&self) -> &[u8] {
+        self.case.as_ref().map(|case| case.fragment.as_slice()).unwrap_or_default()
+    }
+}
+
+impl Visit {
+    /// A client that left before its answer began.
+    const LEFT: u16 = 499;
+
+    pub(super) fn open(desk: Rc<Desk>) -> Self {
+        let began = SystemTime::now();
+        let id = desk.ids.next(began);
+        Self(Some(Box::new(Open {
+            desk,
+            started: Instant::now(),
+            began,
+            id,
+            method: None,
+            host: None,
+            path: None,
+            headers: Vec::new(),
+            client_request_id: None,
+            case: None,
+            status: Self::LEFT,
+            error: None,
+            decision: Duration::ZERO,
+            upstream: None,
+            bytes_in: 0,
+            bytes_out: 0,
+        })))
+    }
+
+    fn edit(&mut self, change: impl FnOnce(&mut Open)) {
+        if let Some(open) = &mut self.0 {
+            change(open);
+        }
+    }
+
+    pub fn id(&self) -> RequestId {
+        self.0.as_ref().map_or(RequestId([b'0'; 32]), |open| open.id)
+    }
+
+    /// When the request's head was complete.
+    pub fn began(&self) -> SystemTime {
+        self.0.as_ref().map_or(UNIX_EPOCH, |open| open.began)
+    }
+
+    pub fn started(&self) -> Instant {
+        self.0.as_ref().map_or_else(Instant::now, |open| open.started)
+    }
+
+    /// What was asked for, as canonical as it is known.
+    pub fn asked(&mut self, method: Method, host: Option<Host>, path: Option<PathAndQuery>) {
+        self.edit(|open| (open.method, open.host, open.path) = (Some(method), host, path));
+    }
+
+    pub fn client_request_id(&mut self, id: &str) {
+        self.edit(|open| open.client_request_id = Some(id.chars().take(128).collect()));
+    }
+
+    /// Headers that rules name, as a JSON object.
+    pub fn headers(&mut self, json: Vec<u8>) {
+        self.edit(|open| open.headers = json);
+    }
+
+    pub fn decided(&mut self, case: Rc<Case>, took: Duration) {
+        self.edit(|open| {
+            open.desk.decision_duration.observe(took);
+            open.case = Some(case);
+            open.decision = took;
+        });
+    }
+
+    /// The decision stands, but the request was refused for another reason, a restriction's.
+    pub fn refused(&mut self, case: Rc<Case>) {
+        self.edit(|open| open.case = Some(case));
+    }
+
+    /// Why the app gave no answer.
+    pub fn failed(&mut self, error: &'static str) {
+        self.edit(|open| open.error = Some(error));
+    }
+
+    pub fn upstream(&mut self, took: Duration) {
+        self.edit(|open| {
+            if let Some(case) = &open.case {
+                case.counters.upstream.observe(took);
+            }
+            open.upstream = Some(took);
+        });
+    }
+
+    /// The answer begins. What is given back is to be called when its body ends, with the bytes of both bodies, and why it ended too early if it
+    /// did; dropped uncalled it closes the record all the same.
+    pub fn finish(mut self, status: StatusCode) -> impl FnOnce(u64, u64, Option<&'static str>) {
+        self.edit(|open| open.status = status.as_u16());
+        move |bytes_in, bytes_out, cut| {
+            self.edit(|open| {
+                (open.bytes_in, open.bytes_out) = (bytes_in, bytes_out);
+                open.error = open.error.or(cut);
+            });
+        }
+    }
+
+    fn close(&mut self) {
+        let Some(mut open) = self.0.take() else { return };
+        if open.status == Self::LEFT && std::thread::panicking() {
+            open.status = StatusCode::INTERNAL_SERVER_ERROR.as_u16();
+            open.error = Some("request.panic");
+        }
+        let desk = Rc::clone(&open.desk);
+        let case = match &open.case {
+            Some(case) => Rc::clone(case),
+            None => Self::undecided(&desk),
+        };
+        let counters = &case.counters;
+        counters.decisions.add(1);
+        if let Some(flips) = &counters.flips {
+            flips.add(1);
+        }
+        counters.status(&desk, open.status).add(1);
+        counters.request.observe(open.started.elapsed());
+        counters.bytes_in.add(open.bytes_in);
+        counters.bytes_out.add(open.bytes_out);
+        if desk.logs() {
+            open.case = Some(case);
+            desk.write(|out, clock| line::write(out, clock, &open));
+        }
+    }
+
+    /// For a request that ended before anything was decided.
+    fn undecided(desk: &Desk) -> Rc<Case> {
+        let labels = Labels {
+            app: "none",
+            class: "none",
+            tier: "none",
+            reason: "request.cut",
+            owner: "none",
+            mode: "enforce",
+            decided: Effect::Block,
+            done: Effect::Block,
+        };
+        Case::new(desk, &labels, line::cut(&labels))
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
