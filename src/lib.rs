@@ -10,3 +10,4 @@ pub mod policy;
 pub mod config;
 pub mod posture;
 pub mod record;
+pub mod forward;

@@ -1,0 +1,381 @@
+//! Bodies on their way, in both directions.
+
+use std::cell::Cell;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::pool::Conn;
+
+/// What both sides of one exchange know of the request's body.
+pub(super) struct Flow {
+    pub(super) bytes: Cell<u64>,
+    /// When the last bytes came, or the end.
+    pub(super) last: Cell<Instant>,
+    pub(super) ended: Cell<bool>,
+    /// The upstream connection would take more, the client has sent nothing.
+    pub(super) waiting: Cell<bool>,
+    pub(super) fault: Cell<Option<Fault>>,
+    stopped: Cell<bool>,
+    /// Of the upstream connection, while it waits for the client.
+    body: Cell<Option<Waker>>,
+    /// Of whoever waits for the response's head: its time runs from the request's end.
+    head: Cell<Option<Waker>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    TooLarge,
+    Client,
+}
+
+impl Flow {
+    fn new(now: Instant) -> Rc<Self> {
+        Rc::new(Self {
+            bytes: Cell::new(0),
+            last: Cell::new(now),
+            ended: Cell::new(false),
+            waiting: Cell::new(false),
+            fault: Cell::new(None),
+            stopped: Cell::new(false),
+            body: Cell::new(None),
+            head: Cell::new(None),
+        })
+    }
+
+    /// Wakes the task at the request's end.
+    pub(super) fn tell_end(&self, waker: &Waker) {
+        self.head.set(Some(waker.clone()));
+    }
+
+    fn end(&self) {
+        self.ended.set(true);
+        if let Some(waker) = self.head.take() {
+            waker.wake();
+        }
+    }
+
+    /// Nobody needs the rest: the upstream connection ends, and lets go of the client's body.
+    fn stop(&self) {
+        self.stopped.set(true);
+        if let Some(waker) = self.body.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The client's body on its way to the app: at most so many bytes, and no trailers.
+pub(super) enum RequestBody {
+    Empty,
+    Incoming { incoming: Incoming, left: u64, flow: Rc<Flow> },
+}
+
+/// Why a request's body was broken off; what matters is in the `Flow`.
+#[derive(Debug, thiserror::Error)]
+#[error("the request's body was broken off")]
+pub(super) struct BrokenOff;
+
+impl RequestBody {
+    /// The flow is `None` for a body that is empty.
+    pub(super) fn new(incoming: Incoming, most: u64, now: Instant) -> (Self, Option<Rc<Flow>>) {
+        if incoming.is_end_stream() {
+            return (Self::Empty, None);
+        }
+        let flow = Flow::new(now);
+        (Self::Incoming { incoming, left: most, flow: Rc::clone(&flow) }, Some(flow))
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let Self::Incoming { incoming, left, flow } = &mut *self else { return Poll::Ready(None) };
+        if flow.stopped.get() || flow.fault.get().is_some() {
+            return Poll::Ready(Some(Err(BrokenOff)));
+        }
+        let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                flow.waiting.set(true);
+                flow.body.set(Some(cx.waker().clone()));
+                return Poll::Pending;
+            }
+        };
+        flow.waiting.set(false);
+        flow.last.set(Instant::now());
+        // Anything but data is a trailer, and the end.
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => {
+                let size = data.len() as u64;
+                if size > *left {
+                    flow.fault.set(Some(Fault::TooLarge));
+                    return Poll::Ready(Some(Err(BrokenOff)));
+                }
+                *left -= size;
+                flow.bytes.set(flow.bytes.get() + size);
+                // A declared length ends the body for the app, even where HTTP/2 has yet to say so.
+                if incoming.is_end_stream() || incoming.size_hint().exact() == Some(0) {
+                    flow.end();
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Some(Ok(Err(_))) | None => {
+                flow.end();
+                Poll::Ready(None)
+            }
+            Some(Err(_)) => {
+                flow.fault.set(Some(Fault::Client));
+                Poll::Ready(Some(Err(BrokenOff)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Incoming { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Incoming { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+/// How a response's body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All of it was handed to the client's connection.
+    Whole,
+    /// The app broke it off, or stood still for too long: the client sees a response that is cut.
+    Cut,
+    /// The client's connection lost interest first.
+    Dropped,
+}
+
+/// What an exchange came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Of the request's body, as it went to the app.
+    pub bytes_in: u64,
+    /// Of the response's body.
+    pub bytes_out: u64,
+    pub end: End,
+}
+
+/// A response's body is broken off.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    #[error("the app broke off its response")]
+    App(#[source] hyper::Error),
+    #[error("the app's response stood still")]
+    Still,
+}
+
+/// The body of every response: an app's, streamed, or one of our own.
+pub struct Body {
+    kind: Kind,
+    bytes_out: u64,
+    flow: Option<Rc<Flow>>,
+    /// Called once, at the end or when dropped.
+    hook: Option<Box<dyn FnOnce(Ended)>>,
+}
+
+enum Kind {
+    Empty,
+    Full(Bytes),
+    App(Stream),
+    /// Nothing more comes; it was cut.
+    Cut,
+}
+
+struct Stream {
+    incoming: Incoming,
+    /// Given back at the response's end.
+    conn: Option<Conn>,
+    idle: Duration,
+    /// Since when the app has sent nothing.
+    quiet: Option<Instant>,
+    /// `Pulse::writes` when last looked at.
+    writes: u32,
+}
+
+impl Body {
+    pub fn empty() -> Self {
+        Self::of(Kind::Empty)
+    }
+
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self::of(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
+    }
+
+    /// Calls `hook` once: at the body's end, at the latest when it is dropped. A second hook replaces the first.
+    pub fn on_end(mut self, hook: impl FnOnce(Ended) + 'static) -> Self {
+        self.hook = Some(Box::new(hook));
+        self
+    }
+
+    pub(super) fn of_app(incoming: Incoming, conn: Conn, flow: Option<Rc<Flow>>, idle: Duration) -> Self {
+        let writes = conn.pulse().writes.get();
+        let whole = incoming.is_end_stream();
+        let mut body = Self::of(Kind::App(Stream { incoming, conn: Some(conn), idle, quiet: None, writes }));
+        body.flow = flow;
+        if whole {
+            body.ends(Kind::Empty);
+        }
+        body
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, bytes_out: 0, flow: None, hook: None }
+    }
+
+    /// The app's response is over: the connection goes back when the request is over too.
+    fn ends(&mut self, last: Kind) {
+        let Kind::App(stream) = std::mem::replace(&mut self.kind, last) else { return };
+        match &self.flow {
+            // An answer before the request's end: the rest of the request interests nobody.
+            Some(flow) if !flow.ended.get() => flow.stop(),
+            _ => {
+                if let Some(conn) = stream.conn {
+                    conn.give_back(stream.idle);
+                }
+            }
+        }
+    }
+
+    fn cut(&mut self) {
+        if let Some(flow) = &self.flow {
+            flow.stop();
+        }
+        self.kind = Kind::Cut;
+        self.report(End::Cut);
+    }
+
+    fn report(&mut self, end: End) {
+        if let Some(hook) = self.hook.take() {
+            let bytes_in = self.flow.as_ref().map_or(0, |flow| flow.bytes.get());
+            hook(Ended { bytes_in, bytes_out: self.bytes_out, end });
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let end = match &self.kind {
+            Kind::Empty => End::Whole,
+            Kind::Full(_) | Kind::App(_) => End::Dropped,
+            Kind::Cut => End::Cut,
+        };
+        if let (Kind::App(_), Some(flow)) = (&self.kind, &self.flow) {
+            flow.stop();
+        }
+        self.report(end);
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = &mut *self;
+        match &mut this.kind {
+            Kind::Empty | Kind::Cut => Poll::Ready(None),
+            Kind::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.bytes_out = bytes.len() as u64;
+                this.kind = Kind::Empty;
+                this.report(End::Whole);
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Kind::App(stream) => match Pin::new(&mut stream.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    stream.quiet = None;
+                    let whole = stream.incoming.is_end_stream();
+                    this.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    if whole {
+                        this.ends(Kind::Empty);
+                        this.report(End::Whole);
+                    }
+                    Poll::Ready(Some(Ok(frame)))
+                }
+                Poll::Ready(None) => {
+                    this.ends(Kind::Empty);
+                    this.report(End::Whole);
+                    Poll::Ready(None)
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    this.cut();
+                    Poll::Ready(Some(Err(Cut::App(error))))
+                }
+                Poll::Pending if stream.poll_still(this.flow.as_deref(), cx).is_ready() => {
+                    this.cut();
+                    Poll::Ready(Some(Err(Cut::Still)))
+                }
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Full(_) | Kind::Cut => false,
+            Kind::App(stream) => stream.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::App(stream) => stream.incoming.size_hint(),
+            Kind::Cut => SizeHint::default(),
+        }
+    }
+}
+
+impl Stream {
+    /// Ready when the app has sent nothing for the idle timeout while the request's body did not move either.
+    fn poll_still(&mut self, flow: Option<&Flow>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(conn) = &mut self.conn else { return Poll::Pending };
+        let mut since = *self.quiet.get_or_insert_with(Instant::now);
+        while conn.timer().poll(cx, since + self.idle).is_ready() {
+            let moved = flow.filter(|flow| !flow.ended.get()).map(|flow| flow.last.get()).filter(|last| *last > since);
+            let writes = conn.pulse().writes.get();
+            since = match moved {
+                Some(last) => last,
+                None if writes != self.writes => Instant::now(),
+                None => return Poll::Ready(()),
+            };
+            self.writes = writes;
+            self.quiet = Some(since);
+        }
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.kind {
+            Kind::Empty => "empty",
+            Kind::Full(_) => "full",
+            Kind::App(_) => "app",
+            Kind::Cut => "cut",
+        };
+        f.debug_struct("Body").field("kind", &kind).field("bytes_out", &self.bytes_out).finish_non_exhaustive()
+    }
+}

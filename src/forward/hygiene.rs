@@ -1,0 +1,280 @@
+//! The head of a request as the app shall see it, and the head of a response as the client shall.
+
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, COOKIE, EXPIRES, FORWARDED, HOST, HeaderName, PRAGMA, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, request, response, uri};
+
+use super::Order;
+use super::failure::{Broken, Failure};
+use crate::request::hop;
+
+static DEVICE_ID: HeaderName = HeaderName::from_static("vestibule-device-id");
+static DEVICE_CLASS: HeaderName = HeaderName::from_static("vestibule-device-class");
+static TIER: HeaderName = HeaderName::from_static("vestibule-tier");
+static DECISION: HeaderName = HeaderName::from_static("vestibule-decision");
+static RESTRICTIONS: HeaderName = HeaderName::from_static("vestibule-restrictions");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Rewrites a request's head in place. `length` is the body's, `None` when only its end will tell. `host` is the Host that the app receives,
+/// `None` for the client's own in canonical form.
+///
+/// The order matters: removal by what `Connection` names, then of our fields, then ours are set, so that none of ours is ever named onwards.
+pub(super) fn toward_app(head: &mut request::Parts, order: &Order<'_>, host: Option<&HeaderValue>, length: Option<u64>) {
+    head.version = Version::HTTP_11;
+    head.uri = target(std::mem::take(&mut head.uri), order.path);
+    head.extensions.clear();
+
+    let headers = &mut head.headers;
+    hop::strip_request(headers);
+    frame(headers, &head.method, length);
+    join_cookies(headers);
+    trace(headers);
+
+    let named = order.client.named(order.host, order.port);
+    headers.insert(HOST, host.unwrap_or(&named.host).clone());
+    headers.insert(&FORWARDED_HOST, named.host);
+    headers.insert(FORWARDED, named.forwarded);
+    headers.insert(&FORWARDED_FOR, order.client.peer().clone());
+    headers.insert(&FORWARDED_PROTO, order.client.proto().clone());
+    headers.insert(&REQUEST_ID, order.request_id.clone());
+    let identity = order.identity;
+    if let Some(device) = &identity.device {
+        headers.insert(&DEVICE_ID, device.clone());
+    }
+    headers.insert(&DEVICE_CLASS, identity.class.clone());
+    headers.insert(&TIER, identity.tier.clone());
+    headers.insert(&DECISION, identity.decision.clone());
+    if let Some(restrictions) = &identity.restrictions {
+        headers.insert(&RESTRICTIONS, restrictions.clone());
+    }
+}
+
+/// Origin-form with the canonical path, which is the request's own in nearly all cases.
+fn target(uri: Uri, path: &str) -> Uri {
+    let parts = uri.into_parts();
+    let own = parts.path_and_query;
+    if let Some(own) = own.as_ref().filter(|own| own.path() == path) {
+        return Uri::from(own.clone());
+    }
+    let query = own.as_ref().and_then(uri::PathAndQuery::query);
+    let text = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    // A canonical path and a query that was in a target already always parse.
+    uri::PathAndQuery::from_maybe_shared(bytes::Bytes::from(text)).map(Uri::from).unwrap_or_default()
+}
+
+/// Frames anew: what the client said of its framing never passes on.
+fn frame(headers: &mut HeaderMap, method: &Method, length: Option<u64>) {
+    headers.remove(TRANSFER_ENCODING);
+    match length {
+        None => {
+            headers.remove(CONTENT_LENGTH);
+            // Said here, for hyper takes a GET without a length to have no body at all, and the body would be lost.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        Some(0) => {
+            let had = headers.remove(CONTENT_LENGTH).is_some();
+            // RFC 9110 section 8.6: a method that anticipates content says that there is none; some apps answer 411 otherwise.
+            if had || matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+        }
+        Some(length) => {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+    }
+}
+
+/// RFC 9113 section 8.2.3: HTTP/2 may split a Cookie in crumbs; HTTP/1.1 has one field.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let mut whole = Vec::new();
+    for crumb in headers.get_all(COOKIE) {
+        if !whole.is_empty() {
+            whole.extend_from_slice(b"; ");
+        }
+        whole.extend_from_slice(crumb.as_bytes());
+    }
+    if let Ok(whole) = HeaderValue::from_maybe_shared(bytes::Bytes::from(whole)) {
+        headers.insert(COOKIE, whole);
+    }
+}
+
+/// W3C Trace Context: passed on when well formed, made when not; a state only beside the parent that it belongs to.
+fn trace(headers: &mut HeaderMap) {
+    let mut parents = headers.get_all(&TRACEPARENT).iter();
+    let sound = parents.next().is_some_and(|parent| is_traceparent(parent.as_bytes())) && parents.next().is_none();
+    if !sound {
+        headers.insert(&TRACEPARENT, made_traceparent());
+        headers.remove(&TRACESTATE);
+    } else if headers.contains_key(&TRACESTATE) && !is_tracestate(headers) {
+        headers.remove(&TRACESTATE);
+    }
+}
+
+fn is_traceparent(text: &[u8]) -> bool {
+    let hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let zero = |part: &[u8]| part.iter().all(|b| *b == b'0');
+    let (Some(version), Some(trace), Some(parent), Some(flags)) = (text.get(..2), text.get(3..35), text.get(36..52), text.get(53..55))
+    else {
+        return false;
+    };
+    let dashes = [2, 35, 52].iter().all(|at| text.get(*at) == Some(&b'-'));
+    // A later version may say more behind another dash; version 00 may not, and ff is forbidden.
+    let ends = match text.get(55) {
+        None => true,
+        Some(next) => *next == b'-' && version != b"00",
+    };
+    dashes && ends && hex(version) && version != b"ff" && hex(trace) && !zero(trace) && hex(parent) && !zero(parent) && hex(flags)
+}
+
+fn made_traceparent() -> HeaderValue {
+    // Not sampled: nobody before the app recorded anything. Ids must not be zero.
+    let (high, low, parent) = (fastrand::u64(..), fastrand::u64(1..), fastrand::u64(1..));
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    let [_, _, _, rest @ ..] = &mut text;
+    let (trace, rest) = rest.split_at_mut(32);
+    let (first, second) = trace.split_at_mut(16);
+    digits(first, high);
+    digits(second, low);
+    digits(rest.get_mut(1..17).unwrap_or_default(), parent);
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
+}
+
+fn digits(out: &mut [u8], mut value: u64) {
+    for slot in out.iter_mut().rev() {
+        let nibble = (value & 0xf) as u8;
+        *slot = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+        value >>= 4;
+    }
+}
+
+fn is_tracestate(headers: &HeaderMap) -> bool {
+    let mut members = 0;
+    let mut size = 0;
+    for value in headers.get_all(&TRACESTATE) {
+        size += value.len();
+        for member in value.as_bytes().split(|b| *b == b',') {
+            let member = member.trim_ascii();
+            if member.is_empty() {
+                continue;
+            }
+            members += 1;
+            let key = member.split(|b| *b == b'=').next().unwrap_or_default();
+            let key_sound = key.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/' | b'@'));
+            if key.is_empty() || key.len() >= member.len() - 1 || !key_sound || !member.iter().all(|b| matches!(b, b' '..=b'~')) {
+                return false;
+            }
+        }
+    }
+    members <= 32 && size <= 2048
+}
+
+/// Makes a response's head fit to pass on, or says why it may not: its framing could be read in two ways.
+pub(super) fn toward_client(head: &mut response::Parts, no_store: bool) -> Result<(), Failure> {
+    // We never ask an app to upgrade; a tunnel that nobody asked for would carry bytes that no policy saw.
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Failure::Broken(Broken::Framing("the app switched protocols unasked")));
+    }
+    let headers = &mut head.headers;
+    sound(headers).map_err(|why| Failure::Broken(Broken::Framing(why)))?;
+    hop::strip_response(headers);
+    if no_store {
+        headers.remove(EXPIRES);
+        headers.remove(PRAGMA);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    Ok(())
+}
+
+fn sound(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next().cloned();
+    let mut repeated = false;
+    for other in lengths {
+        repeated = true;
+        if Some(other) != length.as_ref() {
+            return Err("the app sent different Content-Length fields");
+        }
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err("the app sent a Transfer-Encoding that is not a single chunked");
+        }
+        if length.is_some() {
+            return Err("the app sent both Content-Length and Transfer-Encoding");
+        }
+    }
+    match length {
+        Some(length) if !length.as_bytes().iter().all(u8::is_ascii_digit) => Err("the app sent a Content-Length that is not a number"),
+        Some(length) if repeated => {
+            headers.insert(CONTENT_LENGTH, length);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traceparents() {
+        for good in
+            ["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more"]
+        {
+            assert!(is_traceparent(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "",
+            "00",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01more",
+            "00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            assert!(!is_traceparent(bad.as_bytes()), "{bad}");
+        }
+        let (one, two) = (made_traceparent(), made_traceparent());
+        assert!(is_traceparent(one.as_bytes()) && one != two, "{one:?}");
+    }
+
+    #[test]
+    fn a_trace_state_needs_its_parent() {
+        let traced = |parent: &'static str, state: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(&TRACEPARENT, HeaderValue::from_static(parent));
+            headers.insert(&TRACESTATE, HeaderValue::from_static(state));
+            trace(&mut headers);
+            (headers.get(&TRACEPARENT) == Some(&HeaderValue::from_static(parent)), headers.contains_key(&TRACESTATE))
+        };
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(traced(parent, "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"), (true, true));
+        assert_eq!(traced("junk", "rojo=1"), (false, false));
+        assert_eq!(traced(parent, "rojo"), (true, false));
+        assert_eq!(traced(parent, "=x"), (true, false));
+    }
+
+    #[test]
+    fn the_query_is_untouched() {
+        let uri: Uri = "http://wiki/%61/b?q=%61&x=/../".parse().unwrap();
+        assert_eq!(target(uri.clone(), "/a/b"), "/a/b?q=%61&x=/../");
+        assert_eq!(target(uri, "/%61/b"), "/%61/b?q=%61&x=/../");
+        assert_eq!(target("http://wiki".parse().unwrap(), "/"), "/");
+        assert_eq!(target("//x//y".parse().unwrap(), "/x/y"), "/x/y");
+    }
+}

@@ -1,0 +1,25 @@
+//! Carries a permitted request to its app and the answer back: upstream pool, balancing, header hygiene, restricted bodies, rates.
+//!
+//! Everything here belongs to one worker and its single-threaded runtime, but for `Rates` and `Up`, which are the process's. No locks and no
+//! timers on the path of a request that nobody delays.
+
+mod body;
+mod failure;
+mod hygiene;
+mod io;
+mod order;
+mod pool;
+mod rates;
+mod send;
+mod timer;
+mod upstreams;
+
+#[cfg(test)]
+mod tests;
+
+pub use body::{Body, Cut, End, Ended};
+pub use failure::{Broken, Failure};
+pub use order::{Client, Identity, Order};
+pub use rates::{Rates, RetryAfter, Subject};
+pub use send::{Sent, send};
+pub use upstreams::{Up, Upstreams};

@@ -1,0 +1,156 @@
+//! What `send` is asked to do, in values that are ready to go on the wire.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::HeaderValue;
+
+use crate::model::{Effect, Host};
+use crate::policy::AppId;
+
+/// One request's delivery.
+#[derive(Clone, Copy, Debug)]
+pub struct Order<'a> {
+    pub app: AppId,
+    pub host: &'a Host,
+    /// As `request::Authority` gives it: `None` for the default ports.
+    pub port: Option<u16>,
+    /// Canonical. The query is the request's own, untouched.
+    pub path: &'a str,
+    pub client: &'a Client,
+    pub request_id: &'a HeaderValue,
+    pub identity: &'a Identity,
+}
+
+/// What the app is told of the client's connection. Made once per connection.
+#[derive(Debug)]
+pub struct Client {
+    peer: HeaderValue,
+    proto: HeaderValue,
+    /// `for=...;proto=...;host=`, up to the host.
+    forwarded: String,
+    /// Of the last request's host: browsers stay with one.
+    named: RefCell<Option<(Host, Option<u16>, Named)>>,
+}
+
+/// The values that depend on the host.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    /// With the port, where it is not a default one.
+    pub(super) host: HeaderValue,
+    pub(super) forwarded: HeaderValue,
+}
+
+impl Client {
+    /// `peer` is canonical: an IPv4-mapped IPv6 address is IPv4.
+    pub fn new(peer: IpAddr, https: bool) -> Self {
+        let proto = if https { "https" } else { "http" };
+        // RFC 7239 section 6: an IPv6 address stands in brackets, and so in quotes.
+        let forwarded = match peer {
+            IpAddr::V4(v4) => format!("for={v4};proto={proto};host="),
+            IpAddr::V6(v6) => format!("for=\"[{v6}]\";proto={proto};host="),
+        };
+        Self { peer: value(&peer.to_string()), proto: HeaderValue::from_static(proto), forwarded, named: RefCell::new(None) }
+    }
+
+    pub(super) fn peer(&self) -> &HeaderValue {
+        &self.peer
+    }
+
+    pub(super) fn proto(&self) -> &HeaderValue {
+        &self.proto
+    }
+
+    pub(super) fn named(&self, host: &Host, port: Option<u16>) -> Named {
+        let mut last = self.named.borrow_mut();
+        if let Some((last_host, last_port, named)) = last.as_ref()
+            && last_host == host
+            && *last_port == port
+        {
+            return named.clone();
+        }
+        let mut text = host.as_str().to_owned();
+        if let Some(port) = port {
+            let _ = write!(text, ":{port}");
+        }
+        let quoted = text.contains([':', '[']);
+        let forwarded = if quoted { format!("{}\"{text}\"", self.forwarded) } else { format!("{}{text}", self.forwarded) };
+        let named = Named { host: value(&text), forwarded: value(&forwarded) };
+        *last = Some((host.clone(), port, named.clone()));
+        named
+    }
+}
+
+/// The device as the app is told of it. Made once per decision and kept beside it.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub(super) device: Option<HeaderValue>,
+    pub(super) class: HeaderValue,
+    pub(super) tier: HeaderValue,
+    pub(super) decision: HeaderValue,
+    pub(super) restrictions: Option<HeaderValue>,
+}
+
+impl Identity {
+    pub fn new<'a>(device: Option<&str>, class: &str, tier: &str, effect: Effect, restrictions: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut names = String::new();
+        for name in restrictions {
+            if !names.is_empty() {
+                names.push_str(", ");
+            }
+            names.push_str(name);
+        }
+        Self {
+            device: device.map(value),
+            class: value(class),
+            tier: value(tier),
+            decision: HeaderValue::from_static(effect.as_str()),
+            restrictions: (!names.is_empty()).then(|| value(&names)),
+        }
+    }
+}
+
+/// A field value of any text: what a field may not hold, and `%`, goes as `%XX`. Ids and names come from sources that need not know HTTP.
+fn value(text: &str) -> HeaderValue {
+    let plain = |b: &u8| matches!(b, b' '..=b'~') && *b != b'%';
+    let trimmed = text.trim_matches(' ').len() == text.len();
+    if trimmed && text.as_bytes().iter().all(plain) {
+        return HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for byte in text.bytes() {
+        if plain(&byte) && byte != b' ' {
+            escaped.push(char::from(byte));
+        } else {
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    HeaderValue::try_from(escaped).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::host;
+
+    #[test]
+    fn rfc_7239_quotes_what_has_a_colon() {
+        let v6 = Client::new("2001:db8::1".parse().unwrap(), true);
+        assert_eq!(v6.named(&host("wiki").unwrap(), None).forwarded, "for=\"[2001:db8::1]\";proto=https;host=wiki");
+        let v4 = Client::new("192.0.2.7".parse().unwrap(), false);
+        assert_eq!(v4.named(&host("wiki").unwrap(), Some(8080)).forwarded, "for=192.0.2.7;proto=http;host=\"wiki:8080\"");
+        assert_eq!(v4.named(&host("[::1]").unwrap(), None).forwarded, "for=192.0.2.7;proto=http;host=\"[::1]\"");
+        assert_eq!(v4.named(&host("wiki").unwrap(), None).host, "wiki");
+    }
+
+    #[test]
+    fn a_device_id_cannot_break_out_of_its_field() {
+        let identity = Identity::new(Some("a\r\nVestibule-Tier: trusted"), "class é", " t ", Effect::Restrict, ["a", "b"]);
+        assert_eq!(identity.device.unwrap(), "a%0D%0AVestibule-Tier:%20trusted");
+        assert_eq!(identity.class, "class%20%C3%A9");
+        assert_eq!(identity.tier, "%20t%20");
+        assert_eq!(identity.restrictions.unwrap(), "a, b");
+        assert_eq!(Identity::new(Some("laptop 1"), "c", "t", Effect::Forward, []).device.unwrap(), "laptop 1");
+    }
+}

@@ -1,0 +1,252 @@
+//! One exchange with an app.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, request};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+
+use super::body::{Body, Fault, Flow, RequestBody};
+use super::failure::{Broken, Failure};
+use super::pool::Conn;
+use super::upstreams::{Target, Upstreams};
+use super::{Order, hygiene};
+use crate::config::Timeouts;
+use crate::policy::Permit;
+
+/// An app's answer.
+#[derive(Debug)]
+pub struct Sent {
+    /// Its head is fit to pass on; its body gives the connection back at its end.
+    pub response: Response<Body>,
+    /// From taking the order to the response's head.
+    pub upstream: Duration,
+}
+
+/// Forwards a request and gives the answer once its head is there. Cancelled (dropped), it closes the upstream connection.
+///
+/// A request is tried on another server only as long as no byte of it was sent; and once more, when it is a GET, HEAD or OPTIONS without body and a
+/// *reused* connection closed before any byte of a response: then the app most likely closed it before the request came.
+pub fn send<'a>(
+    permit: Permit,
+    order: &'a Order<'a>,
+    upstreams: &'a Upstreams,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Sent, Failure>> + 'a {
+    let begun = Instant::now();
+    // Prepared before the future is, and then changed in place: it lives in each connection's memory, idle ones too, and holds the request once.
+    let mut prepared = Exchange::prepare(&permit, order, upstreams, request, begun);
+    async move {
+        let mut failure = None;
+        if let Ok(exchange) = &mut prepared {
+            for nth in 0..exchange.rotation.len() {
+                let Some(&target) = exchange.rotation.get(nth) else { break };
+                if nth > 0 {
+                    exchange.set_host(order, target);
+                }
+                match exchange.with(order, target).await {
+                    Tried::Answered(response, conn) => {
+                        let (mut head, incoming) = response.into_parts();
+                        hygiene::toward_client(&mut head, permit.merged().no_store)?;
+                        let upstream = begun.elapsed();
+                        let body = Body::of_app(incoming, conn, exchange.flow.take(), exchange.timeouts.idle);
+                        return Ok(Sent { response: Response::from_parts(head, body), upstream });
+                    }
+                    Tried::Failed(failure) => return Err(failure),
+                    Tried::Unsent(error) => failure = Some(error),
+                }
+            }
+        }
+        Err(prepared.err().unwrap_or_else(|| Failure::Unreachable(failure.unwrap_or_else(no_servers))))
+    }
+}
+
+fn no_servers() -> io::Error {
+    io::Error::other("the app has no servers")
+}
+
+fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+struct Exchange<'a> {
+    /// `None` while it is on a connection.
+    request: Option<Request<RequestBody>>,
+    /// `None`: the request has no body.
+    flow: Option<Rc<Flow>>,
+    /// Present while the request may be sent a second time.
+    again: Option<Copied>,
+    /// The servers to try, in this order.
+    rotation: SmallVec<[&'a Target; 4]>,
+    timeouts: Timeouts,
+    limit: Option<u64>,
+}
+
+enum Tried {
+    Answered(Response<Incoming>, Conn),
+    Failed(Failure),
+    /// Not a byte of the request was sent, and it is back in its place: another server may have it.
+    Unsent(io::Error),
+}
+
+impl<'a> Exchange<'a> {
+    fn prepare(
+        permit: &Permit,
+        order: &Order<'_>,
+        upstreams: &'a Upstreams,
+        request: Request<Incoming>,
+        begun: Instant,
+    ) -> Result<Self, Failure> {
+        let app = upstreams.app(order.app).ok_or_else(|| Failure::Unreachable(no_servers()))?;
+        let (mut head, incoming) = request.into_parts();
+        let length = incoming.size_hint().exact();
+        let limit = least(permit.merged().max_body, upstreams.body_size);
+        if let (Some(limit), Some(length)) = (limit, length)
+            && length > limit
+        {
+            return Err(Failure::BodyTooLarge { limit });
+        }
+        let rotation = app.rotation(begun);
+        let empty = http_body::Body::is_end_stream(&incoming);
+        let mut again = (empty && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)).then(|| Copied::of(&head));
+        hygiene::toward_app(&mut head, order, rotation.first().and_then(|target| target.host.as_ref()), length);
+        if let Some(copied) = &mut again {
+            copied.trace = head.headers.get(&hygiene::TRACEPARENT).cloned();
+        }
+        let (body, flow) = RequestBody::new(incoming, limit.unwrap_or(u64::MAX), begun);
+        Ok(Self { request: Some(Request::from_parts(head, body)), flow, again, rotation, timeouts: app.timeouts, limit })
+    }
+
+    /// The next server may want another Host.
+    fn set_host(&mut self, order: &Order<'_>, target: &Target) {
+        if let Some(request) = &mut self.request {
+            let host = target.host.clone().unwrap_or_else(|| order.client.named(order.host, order.port).host);
+            request.headers_mut().insert(http::header::HOST, host);
+        }
+    }
+
+    async fn with(&mut self, order: &Order<'_>, target: &Target) -> Tried {
+        let mut fresh = false;
+        loop {
+            let mut began = Instant::now();
+            let mut conn = match if fresh { None } else { target.server.reuse(began) } {
+                Some(conn) => conn,
+                // Boxed, for it is rare and large.
+                None => match Box::pin(target.server.connect(self.timeouts.connect)).await {
+                    Ok(conn) => {
+                        began = Instant::now();
+                        conn
+                    }
+                    Err(error) => return Tried::Unsent(error),
+                },
+            };
+            let reads = conn.pulse().reads.get();
+            let mut patience = Patience { since: began, writes: conn.pulse().writes.get() };
+            let mut sending = pin!(conn.requests().try_send_request(match self.request.take() {
+                Some(request) => request,
+                None => return Tried::Unsent(no_servers()),
+            }));
+            let answer = poll_fn(|cx| match sending.as_mut().poll(cx) {
+                Poll::Ready(answer) => Poll::Ready(Ok(answer)),
+                Poll::Pending => self.poll_timeout(&mut conn, &mut patience, cx).map(Err),
+            });
+            let mut error = match answer.await {
+                Ok(Ok(response)) => return Tried::Answered(response, conn),
+                Ok(Err(error)) => error,
+                Err(failure) => return Tried::Failed(failure),
+            };
+            self.request = error.take_message();
+            match &self.again {
+                // The connection closed under our hands: an idle one is no loss, a fresh one is the server's fault.
+                _ if self.request.is_some() && conn.used => {}
+                _ if self.request.is_some() => return Tried::Unsent(io::Error::other(error.into_error())),
+                // Not a byte of an answer. On a fresh connection now: the other idle ones may be as dead.
+                Some(_) if conn.used && conn.pulse().reads.get() == reads => {
+                    // Where the server is at its limit, `connect` may hand over a used connection after all: not a third time.
+                    self.request = self.again.take().map(|copied| copied.into_request(order, target));
+                    fresh = true;
+                }
+                _ => return Tried::Failed(self.failed(error.into_error())),
+            }
+        }
+    }
+
+    /// Ready when the app has had its time for the head, or the request's body stands still.
+    fn poll_timeout(&self, conn: &mut Conn, patience: &mut Patience, cx: &mut Context<'_>) -> Poll<Failure> {
+        loop {
+            let (deadline, sending) = match &self.flow {
+                Some(flow) if flow.ended.get() => (flow.last.get().max(patience.since) + self.timeouts.response, None),
+                Some(flow) => {
+                    flow.tell_end(cx.waker());
+                    (flow.last.get().max(patience.since) + self.timeouts.idle, Some(flow))
+                }
+                None => (patience.since + self.timeouts.response, None),
+            };
+            if conn.timer().poll(cx, deadline).is_pending() {
+                return Poll::Pending;
+            }
+            let writes = conn.pulse().writes.get();
+            match sending {
+                None => return Poll::Ready(Failure::Timeout),
+                Some(flow) if flow.waiting.get() => return Poll::Ready(Failure::ClientTimeout),
+                // The app reads on, if slowly: what was buffered is still going out.
+                Some(_) if writes != patience.writes => *patience = Patience { since: Instant::now(), writes },
+                Some(_) => return Poll::Ready(Failure::Timeout),
+            }
+        }
+    }
+
+    fn failed(&self, error: hyper::Error) -> Failure {
+        match self.flow.as_ref().and_then(|flow| flow.fault.get()) {
+            Some(Fault::TooLarge) => Failure::BodyTooLarge { limit: self.limit.unwrap_or(u64::MAX) },
+            Some(Fault::Client) => Failure::ClientGone,
+            None => Failure::Broken(Broken::Http(error)),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Patience {
+    since: Instant,
+    writes: u32,
+}
+
+/// A head that may have to be sent again, as it came: what we set in it is set anew. Fields in a list, which is cheaper to copy than the map.
+struct Copied {
+    method: Method,
+    uri: Uri,
+    fields: Vec<(HeaderName, HeaderValue)>,
+    /// The one thing that we make up: the second sending belongs to the same trace.
+    trace: Option<HeaderValue>,
+}
+
+impl Copied {
+    fn of(head: &request::Parts) -> Self {
+        let mut fields = Vec::with_capacity(head.headers.len());
+        fields.extend(head.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        Self { method: head.method.clone(), uri: head.uri.clone(), fields, trace: None }
+    }
+
+    fn into_request(self, order: &Order<'_>, target: &Target) -> Request<RequestBody> {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method = self.method;
+        head.uri = self.uri;
+        for (name, value) in self.fields {
+            head.headers.append(name, value);
+        }
+        if let Some(trace) = self.trace {
+            head.headers.insert(&hygiene::TRACEPARENT, trace);
+        }
+        hygiene::toward_app(&mut head, order, target.host.as_ref(), Some(0));
+        Request::from_parts(head, RequestBody::Empty)
+    }
+}
