@@ -11,3 +11,4 @@ pub mod config;
 pub mod posture;
 pub mod record;
 pub mod forward;
+pub mod portal;

@@ -1,0 +1,129 @@
+//! The pages of all refusals that are no block decision.
+
+use std::time::Duration;
+
+use super::block::steps;
+use super::page::{Kind, NOT_YOUR_DEVICE, Page, SOON, Why};
+use super::words::{size, wait};
+use crate::model::{Reason, RestrictionKey};
+use crate::policy::draft::Fix;
+
+pub(super) fn method<'a>(title: &'a str, allowed: Vec<&'a str>, reasons: &[Reason<'_>], fixes: &[&'a Fix]) -> Page<'a> {
+    let reading = allowed.iter().all(|method| ["GET", "HEAD", "OPTIONS"].contains(method));
+    let (headline, lead) = match (allowed.as_slice(), reading) {
+        ([], _) => (format!("{title} is not open to this device"), "Nothing can be asked of this app from this device.".to_owned()),
+        (_, true) => (
+            format!("From this device you can only read {title}"),
+            "Saving, sending and deleting are not open to this device. Nothing has been changed.".to_owned(),
+        ),
+        (_, false) => (
+            "This action is not open to this device".to_owned(),
+            format!("In {title}, this device may only make these requests: {}. Nothing has been changed.", allowed.join(", ")),
+        ),
+    };
+    let mut page = Page::new(Kind::Method, headline, lead).code(Reason::Restriction(RestrictionKey::Methods));
+    page.app = Some(title);
+    page.allowed = Some(allowed);
+    page.reasons.extend(reasons.iter().map(Why::of));
+    page.steps = steps(fixes, reasons);
+    page.next(if fixes.is_empty() {
+        "To make changes, use a device that this app trusts more, or ask the team below."
+    } else {
+        "Then try again. It can take a while until a change on the device is noticed here."
+    })
+}
+
+pub(super) fn too_large<'a>(limit: u64) -> Page<'a> {
+    Page::new(
+        Kind::TooLarge,
+        "That was too large to send",
+        format!("From this device, this app accepts at most {} at a time. Nothing has been saved.", size(limit)),
+    )
+    .code(Reason::Restriction(RestrictionKey::MaxBody))
+    .next("Send something smaller, or use a device that this app trusts more.")
+}
+
+pub(super) fn too_many<'a>(retry_after: Duration) -> Page<'a> {
+    let seconds = retry_after.as_secs().saturating_add(u64::from(retry_after.subsec_nanos() > 0)).max(1);
+    Page::new(
+        Kind::TooMany,
+        "That was too fast",
+        "This device has sent more requests than this app accepts from it in so short a time.".to_owned(),
+    )
+    .code(Reason::Restriction(RestrictionKey::Requests))
+    .next(format!("Wait {}, then try again.", wait(seconds)))
+    .retry(seconds)
+}
+
+pub(super) fn malformed<'a>(what: &'static str) -> Page<'a> {
+    Page::new(Kind::Malformed, "This request could not be understood", format!("What is wrong with it: {what}."))
+        .code(Reason::Malformed)
+        .next("If you typed or copied the address, check it. If a link brought you here, tell whoever keeps the page with that link.")
+}
+
+pub(super) fn head_too_large<'a>() -> Page<'a> {
+    Page::new(Kind::HeadTooLarge, "This request is too long", "Its address or its cookies are longer than is accepted here.")
+        .code(Reason::Malformed)
+        .next("Delete the cookies of this site in your browser, then try again.")
+}
+
+pub(super) fn no_app<'a>() -> Page<'a> {
+    Page::new(Kind::NoApp, "There is no app at this address", "The address may have a typing error, or the app may have moved.")
+        .code(Reason::NoApp)
+        .next("Check the address, or ask whoever gave it to you.")
+}
+
+pub(super) fn misdirected<'a>() -> Page<'a> {
+    Page::new(Kind::Misdirected, "This connection was made for another address", "The address asked for needs a connection of its own.")
+        .code(Reason::Misdirected)
+        .next("Close this tab, then open the address again in a new one.")
+}
+
+pub(super) fn upgrade<'a>() -> Page<'a> {
+    Page::new(
+        Kind::Upgrade,
+        "This kind of connection is not supported here",
+        "Connections that stay open both ways (WebSocket) and tunnels are not carried.",
+    )
+    .code(Reason::Upgrade)
+    .next("If a part of the app does not work because of this, tell the team that keeps it.")
+}
+
+pub(super) fn upstream_unreachable<'a>() -> Page<'a> {
+    Page::new(Kind::UpstreamUnreachable, "The app cannot be reached", format!("It seems to be down for the moment. {NOT_YOUR_DEVICE}"))
+        .code(Reason::UpstreamUnreachable)
+        .next("Try again in a minute. If it lasts, tell the team below.")
+        .retry(SOON)
+}
+
+pub(super) fn upstream_timeout<'a>() -> Page<'a> {
+    Page::new(Kind::UpstreamTimeout, "The app did not answer in time", format!("It may be busy or down. {NOT_YOUR_DEVICE}"))
+        .code(Reason::UpstreamTimeout)
+        .next("If you sent something, check whether it arrived before you send it again. If it lasts, tell the team below.")
+}
+
+pub(super) fn upstream_broken<'a>() -> Page<'a> {
+    Page::new(
+        Kind::UpstreamBroken,
+        "The app gave a broken answer",
+        format!("What it sent could not be passed on to you. {NOT_YOUR_DEVICE}"),
+    )
+    .code(Reason::UpstreamBroken)
+    .next("If you sent something, check whether it arrived before you send it again. If it lasts, tell the team below.")
+}
+
+pub(super) fn log_unavailable<'a>() -> Page<'a> {
+    Page::new(
+        Kind::LogUnavailable,
+        "Access is paused for the moment",
+        format!("Every access has to be recorded here, and just now that does not work. {NOT_YOUR_DEVICE}"),
+    )
+    .next("Wait a minute, then try again.")
+    .retry(SOON)
+}
+
+pub(super) fn internal<'a>() -> Page<'a> {
+    Page::new(Kind::Internal, "Something went wrong on our side", format!("The request could not be completed. {NOT_YOUR_DEVICE}"))
+        .code(Reason::Internal)
+        .next("Try again. If it happens again, pass on the request ID: it leads to the cause.")
+}
