@@ -12,3 +12,7 @@ pub mod posture;
 pub mod record;
 pub mod forward;
 pub mod portal;
+pub mod gate;
+pub mod edge;
+pub mod admin;
+pub mod site;

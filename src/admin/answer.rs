@@ -1,0 +1,125 @@
+//! The paths of the admin listener.
+
+use std::net::IpAddr;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State as Extract};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::uri::Authority;
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use prometheus::{Encoder, TextEncoder};
+use tracing::error;
+
+use super::State;
+
+const PATHS: &str = "/metrics  metrics in the Prometheus text format\n\
+                     /livez    200 as long as the program serves\n\
+                     /readyz   200 when it is ready for traffic, else 503 and why not\n";
+
+/// `/metrics`, `/livez` and `/readyz` for GET and HEAD. `local` is the address that the connection came in on: a name that the client may use for it
+/// beside loopback.
+pub fn router(state: State, local: IpAddr) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(async || text(StatusCode::OK, "ok\n")))
+        .route("/readyz", get(ready))
+        .fallback(async || text(StatusCode::NOT_FOUND, format!("nothing here; the paths are:\n{PATHS}")))
+        .layer(from_fn(move |request, next| guard(local, request, next)))
+        .with_state(state)
+}
+
+async fn metrics(Extract(state): Extract<State>) -> Response {
+    let mut body = Vec::new();
+    match TextEncoder::new().encode(&state.registry.gather(), &mut body) {
+        Ok(()) => answer(StatusCode::OK, prometheus::TEXT_FORMAT, body),
+        Err(error) => {
+            error!(%error, "cannot encode the metrics");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be encoded; the log says why\n")
+        }
+    }
+}
+
+async fn ready(Extract(state): Extract<State>) -> Response {
+    let missing = (state.ready)();
+    if missing.is_empty() {
+        return text(StatusCode::OK, "ok\n");
+    }
+    text(StatusCode::SERVICE_UNAVAILABLE, missing.iter().fold("not ready:\n".to_owned(), |list, reason| format!("{list}- {reason}\n")))
+}
+
+/// What holds for every path, known or not.
+async fn guard(local: IpAddr, request: Request, next: Next) -> Response {
+    let mut response = match host(request.version(), request.uri(), request.headers()) {
+        Err(why) => text(StatusCode::BAD_REQUEST, why),
+        Ok(Some(host)) if !is_ours(&host, local) => {
+            text(StatusCode::MISDIRECTED_REQUEST, "this listener answers to localhost, to loopback addresses and to its own address only\n")
+        }
+        Ok(_) if ![Method::GET, Method::HEAD].contains(request.method()) => {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response
+        }
+        Ok(_) => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    response
+}
+
+/// The host that the request names, without port. None only from an HTTP/1.0 client, such as a balancer's health check; no browser is one.
+fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<String>, &'static str> {
+    let mut fields = headers.get_all(HOST).iter();
+    let named = match (fields.next(), fields.next()) {
+        (None, _) if version < Version::HTTP_11 => return Ok(uri.authority().map(|authority| authority.host().to_owned())),
+        (None, _) => return Err("the Host field is missing\n"),
+        (Some(field), None) => Authority::try_from(field.as_bytes()).map_err(|_| "the Host field is malformed\n")?,
+        (Some(_), Some(_)) => return Err("there are several Host fields\n"),
+    };
+    match uri.authority() {
+        _ if named.as_str().contains('@') => Err("the Host field is malformed\n"),
+        Some(target) if target != &named => Err("the target and the Host field disagree\n"),
+        _ => Ok(Some(named.host().to_owned())),
+    }
+}
+
+fn is_ours(host: &str, local: IpAddr) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse::<IpAddr>();
+    match address {
+        Ok(address) => address.to_canonical().is_loopback() || address.to_canonical() == local.to_canonical(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Body>) -> Response {
+    answer(status, "text/plain; charset=utf-8", body)
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
+    (status, [(CONTENT_TYPE, content_type)], body.into()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    /// Names of metrics in a text, without what a histogram appends.
+    fn metrics(text: &str) -> impl Iterator<Item = &str> {
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| word.starts_with("vestibule_"));
+        words.map(|word| ["_bucket", "_sum", "_count"].iter().find_map(|suffix| word.strip_suffix(suffix)).unwrap_or(word))
+    }
+
+    #[test]
+    fn alerts_and_examples_use_metrics_of_the_reference() {
+        let (reference, alerts) = (include_str!("../../docs/metrics.md"), include_str!("../../docs/alerts.yaml"));
+        for metric in metrics(alerts).chain(metrics(reference)) {
+            assert!(reference.contains(&format!("| `{metric}` |")), "{metric}");
+        }
+        for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+            assert!(reference.contains(&format!("`{alert}`")), "{alert}");
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! Time limits of connections without a timer for each: every connection notes what it is doing, and once in a while one look at all of them
+//! finds those that take too long.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::chatter::Chatter;
+use crate::request::framing;
+
+/// How often the worker looks. A limit is kept to within this.
+pub const LOOK: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing asked, nothing under way.
+    Waiting,
+    /// Bytes of a request's head came, but not yet all.
+    Head,
+    Busy,
+}
+
+/// How long a connection that has only just come may take, when all are to end, until its first request: what a client sent before it could
+/// know is answered.
+pub const GRACE: Duration = Duration::from_secs(1);
+
+/// What the connection's task is told; never less than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    Go,
+    /// Finish what runs, take nothing new.
+    Drain,
+    Cut,
+}
+
+/// Why a connection was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    SlowHead,
+    SlowRead,
+}
+
+impl Cut {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SlowHead => "slow_head",
+            Self::SlowRead => "slow_read",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    pub idle: Duration,
+    pub head: Duration,
+}
+
+/// One connection's notes.
+#[derive(Debug)]
+pub struct Leash {
+    listener: Arc<str>,
+    now: Rc<Cell<Instant>>,
+    phase: Cell<Phase>,
+    since: Cell<Instant>,
+    /// Requests under way; more than one over HTTP/2.
+    running: Cell<u32>,
+    /// The peer does not take what was written.
+    blocked: Cell<Option<Instant>>,
+    order: Cell<Order>,
+    /// No request yet, and it may be waited for.
+    fresh: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    /// Over HTTP/2 bytes come that belong to no head, and a peer that takes nothing shows in no socket.
+    multiplexed: Cell<bool>,
+    /// Answers whose next part the connection could have and has not asked for.
+    offered: Cell<u32>,
+    /// When it last asked for a part of any.
+    asked: Cell<Instant>,
+}
+
+impl Leash {
+    fn new(listener: Arc<str>, now: Rc<Cell<Instant>>) -> Self {
+        let since = now.get();
+        Self {
+            listener,
+            now,
+            phase: Cell::new(Phase::Waiting),
+            since: Cell::new(since),
+            running: Cell::new(0),
+            blocked: Cell::new(None),
+            order: Cell::new(Order::Go),
+            fresh: Cell::new(true),
+            waker: RefCell::default(),
+            multiplexed: Cell::new(false),
+            offered: Cell::new(0),
+            asked: Cell::new(since),
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since.set(self.now.get());
+    }
+
+    fn bytes_came(&self) {
+        if self.phase.get() == Phase::Waiting && !self.multiplexed.get() {
+            self.enter(Phase::Head);
+        }
+    }
+
+    /// A request is complete in its head and under way until the guard is dropped.
+    pub fn busy(self: &Rc<Self>) -> Busy {
+        self.running.set(self.running.get() + 1);
+        self.fresh.set(false);
+        self.enter(Phase::Busy);
+        Busy { leash: Rc::clone(self), offers: false }
+    }
+
+    /// Over HTTP/2, where a window that stays shut holds an answer back.
+    fn takes_nothing(&self, patience: Duration) -> bool {
+        self.multiplexed.get() && self.offered.get() > 0 && self.now.get().saturating_duration_since(self.asked.get()) >= patience
+    }
+
+    /// Requests can come from now on.
+    pub fn opened(&self) {
+        self.enter(Phase::Waiting);
+    }
+
+    /// Whether to wind down now.
+    pub fn winds_down(&self) -> bool {
+        self.order.get() == Order::Drain && !self.fresh.get()
+    }
+
+    pub fn order(&self) -> Order {
+        self.order.get()
+    }
+
+    fn tell(&self, order: Order) {
+        // Whoever tells all connections over and over wakes each of them once.
+        if order <= self.order.get() {
+            return;
+        }
+        self.order.set(order);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The task to wake when there is an order.
+    pub fn heed(&self, waker: &Waker) {
+        let mut held = self.waker.borrow_mut();
+        if !held.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *held = Some(waker.clone());
+        }
+    }
+
+    /// Gives the connection its order when its patience is over, and says why when that is the peer's fault.
+    fn look(&self, patience: &Patience) -> Option<Cut> {
+        if self.order.get() == Order::Cut {
+            return None;
+        }
+        let now = self.now.get();
+        let blocked = self.blocked.get().is_some_and(|since| now.saturating_duration_since(since) >= patience.idle);
+        if blocked || self.takes_nothing(patience.idle) {
+            self.tell(Order::Cut);
+            return Some(Cut::SlowRead);
+        }
+        let waited = now.saturating_duration_since(self.since.get());
+        if waited >= GRACE && self.fresh.replace(false) {
+            self.wake();
+        }
+        match self.phase.get() {
+            Phase::Waiting if waited >= patience.idle => match self.order.get() {
+                // It was asked to end and did not.
+                Order::Drain if waited >= patience.idle.saturating_add(patience.head) => self.tell(Order::Cut),
+                Order::Drain | Order::Cut => {}
+                Order::Go => self.tell(Order::Drain),
+            },
+            Phase::Head if waited >= patience.head => {
+                self.tell(Order::Cut);
+                return Some(Cut::SlowHead);
+            }
+            Phase::Waiting | Phase::Head | Phase::Busy => {}
+        }
+        None
+    }
+}
+
+/// Held while a request is under way.
+#[derive(Debug)]
+pub struct Busy {
+    leash: Rc<Leash>,
+    offers: bool,
+}
+
+impl Busy {
+    /// The connection has just asked for the answer's next part. `more`: there may be another when it asks again; else it is told when.
+    pub fn asked(&mut self, more: bool) {
+        self.leash.asked.set(self.leash.now.get());
+        if more != self.offers {
+            self.offers = more;
+            let offered = self.leash.offered.get();
+            self.leash.offered.set(if more { offered.saturating_add(1) } else { offered.saturating_sub(1) });
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if self.offers {
+            self.asked(false);
+        }
+        let left = self.leash.running.get().saturating_sub(1);
+        self.leash.running.set(left);
+        if left == 0 {
+            self.leash.enter(Phase::Waiting);
+        }
+    }
+}
+
+/// All connections of one worker.
+#[derive(Debug)]
+pub struct Leashes {
+    now: Rc<Cell<Instant>>,
+    next: Cell<u64>,
+    all: RefCell<HashMap<u64, Rc<Leash>>>,
+}
+
+impl Leashes {
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self { now: Rc::new(Cell::new(Instant::now())), next: Cell::new(0), all: RefCell::default() })
+    }
+
+    pub fn add(self: &Rc<Self>, listener: &Arc<str>) -> Held {
+        self.now.set(Instant::now());
+        let leash = Rc::new(Leash::new(Arc::clone(listener), Rc::clone(&self.now)));
+        let id = self.next.get();
+        self.next.set(id.wrapping_add(1));
+        self.all.borrow_mut().insert(id, Rc::clone(&leash));
+        Held { leash, id, all: Rc::clone(self) }
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.borrow().len()
+    }
+
+    pub fn tell_all(&self, order: Order) {
+        let all: Vec<Rc<Leash>> = self.all.borrow().values().cloned().collect();
+        all.iter().for_each(|leash| leash.tell(order));
+    }
+
+    /// The connections of a listener that is no more.
+    pub fn tell_those_of(&self, listener: &str, order: Order) {
+        let all: Vec<Rc<Leash>> = self.all.borrow().values().filter(|leash| *leash.listener == *listener).cloned().collect();
+        all.iter().for_each(|leash| leash.tell(order));
+    }
+
+    /// One look at every connection.
+    pub fn look(&self, patience: &Patience, mut cut: impl FnMut(Cut)) {
+        self.now.set(Instant::now());
+        self.all.borrow().values().filter_map(|leash| leash.look(patience)).for_each(&mut cut);
+    }
+}
+
+/// A connection's place among the others, given up when it ends.
+#[derive(Debug)]
+pub struct Held {
+    pub leash: Rc<Leash>,
+    id: u64,
+    all: Rc<Leashes>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.all.borrow_mut().remove(&self.id);
+    }
+}
+
+/// What is looked for in the bytes themselves.
+#[derive(Debug)]
+pub enum Watch {
+    /// HTTP/1: what they show of framing before hyper tidies it up.
+    Framing(framing::Watch),
+    Chatter(Chatter),
+}
+
+pin_project_lite::pin_project! {
+    /// A stream that notes on its leash what comes and what does not go. Vectored writes pass through: without them each response would cost a
+    /// second TLS record and a second write.
+    #[derive(Debug)]
+    pub struct Watched<S> {
+        #[pin]
+        inner: S,
+        leash: Rc<Leash>,
+        watch: Watch,
+    }
+}
+
+impl<S> Watched<S> {
+    pub fn http1(inner: S, leash: Rc<Leash>) -> Self {
+        Self { inner, leash, watch: Watch::Framing(framing::Watch::default()) }
+    }
+
+    pub fn http2(inner: S, leash: Rc<Leash>) -> Self {
+        leash.multiplexed.set(true);
+        let watch = Watch::Chatter(Chatter::new(leash.now.get()));
+        Self { inner, leash, watch }
+    }
+
+    /// The stream itself, where the peer is in the middle of an HTTP/1 request.
+    pub fn unfinished(self) -> Option<S> {
+        matches!(&self.watch, Watch::Framing(framing) if !framing.is_between()).then_some(self.inner)
+    }
+}
+
+/// How a flood ends; hyper keeps no more of an error than its kind.
+pub const FLOOD: io::ErrorKind = io::ErrorKind::QuotaExceeded;
+
+impl Watch {
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
+        if let (Self::Chatter(chatter), Poll::Ready(Ok(bytes))) = (self, written) {
+            chatter.wrote(*bytes);
+        }
+    }
+}
+
+fn noted<T>(leash: &Leash, polled: Poll<T>) -> Poll<T> {
+    if polled.is_ready() {
+        leash.blocked.set(None);
+    } else if leash.blocked.get().is_none() {
+        leash.blocked.set(Some(leash.now.get()));
+    }
+    polled
+}
+
+impl<S: AsyncRead> AsyncRead for Watched<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let before = buf.filled().len();
+        let polled = this.inner.poll_read(cx, buf);
+        if polled.is_ready() && buf.filled().len() > before {
+            this.leash.bytes_came();
+            let new = buf.filled_mut().get_mut(before..).unwrap_or_default();
+            match this.watch {
+                Watch::Framing(framing) => framing.pass(new),
+                Watch::Chatter(chatter) => {
+                    if !chatter.read(new, this.leash.now.get()) {
+                        return Poll::Ready(Err(io::Error::from(FLOOD)));
+                    }
+                }
+            }
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite> AsyncWrite for Watched<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        let written = noted(this.leash, this.inner.poll_write(cx, buf));
+        this.watch.wrote(&written);
+        written
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        let written = noted(this.leash, this.inner.poll_write_vectored(cx, bufs));
+        this.watch.wrote(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        noted(this.leash, this.inner.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().inner.poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience { idle: Duration::from_secs(60), head: Duration::from_secs(10) };
+
+    fn after(leash: &Leash, seconds: u64) {
+        leash.now.set(leash.now.get() + Duration::from_secs(seconds));
+    }
+
+    fn leash() -> Rc<Leash> {
+        Rc::new(Leash::new(Arc::from("edge"), Rc::new(Cell::new(Instant::now()))))
+    }
+
+    #[test]
+    fn a_head_that_trickles_is_cut_however_often_bytes_come() {
+        let leash = leash();
+        leash.bytes_came();
+        after(&leash, 6);
+        leash.bytes_came();
+        assert_eq!(leash.look(&PATIENCE), None);
+        after(&leash, 4);
+        assert_eq!(leash.look(&PATIENCE), Some(Cut::SlowHead));
+        assert_eq!(leash.order(), Order::Cut);
+    }
+
+    #[test]
+    fn a_connection_without_a_request_is_asked_to_end_and_then_made_to() {
+        let leash = leash();
+        after(&leash, 60);
+        assert_eq!(leash.look(&PATIENCE), None);
+        assert_eq!(leash.order(), Order::Drain);
+        after(&leash, 10);
+        assert_eq!(leash.look(&PATIENCE), None);
+        assert_eq!(leash.order(), Order::Cut);
+    }
+
+    #[test]
+    fn a_long_answer_is_not_idleness_but_a_peer_that_takes_nothing_is_cut() {
+        let leash = leash();
+        let busy = leash.busy();
+        after(&leash, 3600);
+        assert_eq!(leash.look(&PATIENCE), None);
+        assert_eq!(noted(&leash, Poll::<()>::Pending), Poll::Pending);
+        after(&leash, 60);
+        assert_eq!(leash.look(&PATIENCE), Some(Cut::SlowRead));
+        drop(busy);
+    }
+
+    #[tokio::test]
+    async fn vectored_writes_pass_through_every_wrapper_whole() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut io = Watched::http1(crate::edge::opening::Replayed::new(Vec::new(), stream), leash());
+        assert!(io.is_write_vectored());
+        let parts = [io::IoSlice::new(b"head "), io::IoSlice::new(b"body")];
+        let written = std::future::poll_fn(|cx| Pin::new(&mut io).poll_write_vectored(cx, &parts)).await.unwrap();
+        assert_eq!(written, 9, "one write took both");
+    }
+
+    #[test]
+    fn a_window_that_stays_shut_is_cut_and_an_app_that_is_slow_is_not() {
+        let leash = leash();
+        leash.multiplexed.set(true);
+        let (mut shut, mut slow) = (leash.busy(), leash.busy());
+        slow.asked(true);
+        slow.asked(false);
+        after(&leash, 3600);
+        assert_eq!(leash.look(&PATIENCE), None);
+        shut.asked(true);
+        after(&leash, 59);
+        assert_eq!(leash.look(&PATIENCE), None);
+        after(&leash, 1);
+        assert_eq!(leash.look(&PATIENCE), Some(Cut::SlowRead));
+        drop((shut, slow));
+        assert_eq!(leash.offered.get(), 0);
+    }
+
+    #[test]
+    fn an_order_is_heard_once_and_never_taken_back() {
+        struct Heard(std::sync::atomic::AtomicU32);
+        impl std::task::Wake for Heard {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let heard = std::sync::Arc::new(Heard(0.into()));
+        let leash = leash();
+        leash.heed(&Waker::from(std::sync::Arc::clone(&heard)));
+        for order in [Order::Drain, Order::Drain, Order::Cut, Order::Drain, Order::Cut] {
+            leash.tell(order);
+        }
+        assert_eq!((leash.order(), heard.0.load(std::sync::atomic::Ordering::Relaxed)), (Order::Cut, 2));
+    }
+
+    #[test]
+    fn what_has_only_just_come_may_ask_once_before_it_winds_down() {
+        let (silent, asks) = (leash(), leash());
+        for leash in [&silent, &asks] {
+            leash.tell(Order::Drain);
+            assert!(!leash.winds_down());
+        }
+        drop(asks.busy());
+        assert!(asks.winds_down());
+        after(&silent, 1);
+        assert_eq!(silent.look(&PATIENCE), None);
+        assert!(silent.winds_down(), "it is not waited for longer");
+    }
+
+    #[test]
+    fn the_connections_of_one_listener_can_be_told() {
+        let all = Leashes::new();
+        let (edge, other) = (all.add(&Arc::from("edge")), all.add(&Arc::from("other")));
+        all.tell_those_of("edge", Order::Drain);
+        assert_eq!((edge.leash.order(), other.leash.order()), (Order::Drain, Order::Go));
+    }
+
+    #[test]
+    fn idleness_begins_when_the_last_of_several_requests_ends() {
+        let leash = leash();
+        let (first, second) = (leash.busy(), leash.busy());
+        drop(first);
+        after(&leash, 3600);
+        drop(second);
+        assert_eq!(leash.look(&PATIENCE), None);
+        assert_eq!(leash.order(), Order::Go);
+    }
+}

@@ -1,0 +1,313 @@
+//! From a TCP connection to requests at the gate: limits, SYN, ClientHello under a deadline, TLS, HTTP.
+
+mod chatter;
+mod crowd;
+mod leash;
+mod opening;
+mod serve;
+mod socket;
+mod tls;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+pub use self::crowd::Crowd;
+use self::leash::{LOOK, Leashes, Order, Patience};
+pub use self::socket::listen;
+pub use self::tls::{Setup, TlsError};
+use crate::gate::{Core, Door};
+use crate::record::{Cell, Record, Writer};
+
+/// What a listener does with a connection, by the configuration in force when it comes.
+#[derive(Debug)]
+pub struct Entrance {
+    pub door: Arc<Door>,
+    pub tls: Option<Arc<Setup>>,
+}
+
+/// All listeners by name.
+pub type Entrances = HashMap<Arc<str>, Arc<Entrance>>;
+
+/// Whose connections a socket takes: a reload may give the socket to another listener, whose entrance is told with it until all know it.
+#[derive(Debug)]
+pub struct Owner {
+    pub listener: Arc<str>,
+    pub entrance: Option<Arc<Entrance>>,
+}
+
+/// One worker's share of the edge.
+#[derive(Debug)]
+pub struct Edge {
+    core: Rc<Core>,
+    entrances: Arc<ArcSwap<Entrances>>,
+    crowd: Arc<Crowd>,
+    leashes: Rc<Leashes>,
+    counts: Counts,
+    /// How many this process may have open.
+    descriptors: u64,
+}
+
+/// The counters that connections move before they are requests.
+#[derive(Debug)]
+struct Counts {
+    record: Arc<Record>,
+    writer: Writer,
+    /// What every ordinary connection moves, looked up once.
+    handshake_ok: Cell,
+    tls_read: Cell,
+    tls_unavailable: Cell,
+    syn_read: Cell,
+    syn_unavailable: Cell,
+    listeners: RefCell<HashMap<Arc<str>, Cell>>,
+}
+
+impl Counts {
+    fn new(record: &Arc<Record>, writer: Writer) -> Self {
+        let fingerprint = |layer, result| record.fingerprints.cell(writer, &[layer, result]);
+        Self {
+            handshake_ok: record.tls_handshakes.cell(writer, &["ok"]),
+            tls_read: fingerprint("tls", "read"),
+            tls_unavailable: fingerprint("tls", "unavailable"),
+            syn_read: fingerprint("syn", "read"),
+            syn_unavailable: fingerprint("syn", "unavailable"),
+            listeners: RefCell::default(),
+            record: Arc::clone(record),
+            writer,
+        }
+    }
+
+    fn rejected(&self, reason: &'static str) {
+        self.record.rejected.cell(self.writer, &[reason]).add(1);
+    }
+
+    fn connections(&self, listener: &Arc<str>) -> Cell {
+        let mut known = self.listeners.borrow_mut();
+        if let Some(cell) = known.get(listener) {
+            return cell.clone();
+        }
+        known.entry(Arc::clone(listener)).or_insert_with(|| self.record.connections.cell(self.writer, &[listener])).clone()
+    }
+}
+
+/// Counts a connection for as long as it is held.
+struct Present(Cell);
+
+impl Present {
+    fn new(cell: Cell) -> Self {
+        cell.add(1);
+        Self(cell)
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.sub(1);
+    }
+}
+
+impl Edge {
+    pub fn new(core: Rc<Core>, entrances: Arc<ArcSwap<Entrances>>, crowd: Arc<Crowd>) -> Rc<Self> {
+        let counts = Counts::new(&core.desk.record, core.desk.writer);
+        Rc::new(Self { core, entrances, crowd, leashes: Leashes::new(), counts, descriptors: socket::descriptors() })
+    }
+
+    /// Takes connections from one socket until it is to close, and then those that already wait there: to their clients they are open. They
+    /// enter where `closing` says, for the listener may be gone by then.
+    pub async fn accept(self: Rc<Self>, owner: Rc<RefCell<Owner>>, socket: TcpListener, closing: oneshot::Receiver<Option<Arc<Entrance>>>) {
+        let entrance = tokio::select! {
+            biased;
+            entrance = closing => entrance.ok().flatten(),
+            () = self.take(&owner, &socket) => None,
+        };
+        let Some(entrance) = entrance.or_else(|| self.entrance(&owner)) else { return };
+        let Ok(socket) = socket.into_std() else { return };
+        for _ in 0..socket::BACKLOG {
+            match socket.accept() {
+                Ok((stream, peer)) => {
+                    if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                        self.welcome(&entrance, stream, peer);
+                    }
+                }
+                Err(error) if is_of_connection(&error) => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn entrance(&self, owner: &RefCell<Owner>) -> Option<Arc<Entrance>> {
+        let mut owner = owner.borrow_mut();
+        match self.entrances.load().get(&owner.listener) {
+            Some(known) => {
+                owner.entrance = None;
+                Some(Arc::clone(known))
+            }
+            None => owner.entrance.clone(),
+        }
+    }
+
+    async fn take(self: &Rc<Self>, owner: &RefCell<Owner>, socket: &TcpListener) {
+        loop {
+            match socket.accept().await {
+                Ok((stream, peer)) => {
+                    let scarce = self.is_scarce(stream.as_raw_fd());
+                    if let Some(entrance) = self.entrance(owner) {
+                        self.welcome(&entrance, stream, peer);
+                    }
+                    if scarce {
+                        self.counts.rejected("accept");
+                        tracing::warn!(listener = &*owner.borrow().listener, "few file descriptors are left; accepting pauses");
+                        self.wait_for_descriptors(socket).await;
+                    }
+                }
+                // The connection went away before it was taken: nobody's loss.
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    // Out of descriptors or memory. The waiting connection stays in the queue; what is open may end and make room.
+                    self.counts.rejected("accept");
+                    tracing::warn!(%error, listener = &*owner.borrow().listener, "cannot accept connections; trying again");
+                    tokio::time::sleep(Self::PAUSE).await;
+                }
+            }
+        }
+    }
+
+    const PAUSE: Duration = Duration::from_millis(100);
+
+    /// The kernel gives the lowest free number, so this one says how many are in use. What is kept back is for apps, store, log and the admin
+    /// listener: without it nobody could ask what is wrong.
+    fn is_scarce(&self, descriptor: RawFd) -> bool {
+        let keep = (self.descriptors / 16).max(32);
+        u64::try_from(descriptor).is_ok_and(|number| number.saturating_add(keep) >= self.descriptors)
+    }
+
+    async fn wait_for_descriptors(&self, socket: &TcpListener) {
+        loop {
+            tokio::time::sleep(Self::PAUSE).await;
+            match socket.as_fd().try_clone_to_owned() {
+                Ok(next) if !self.is_scarce(next.as_raw_fd()) => return,
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+
+    fn welcome(self: &Rc<Self>, entrance: &Arc<Entrance>, stream: TcpStream, peer: SocketAddr) {
+        let peer = canonical(peer.ip());
+        let (most, of_peer) = {
+            let house = self.core.house();
+            (house.rules.limits.connections, house.rules.limits.connections_per_peer)
+        };
+        let entered = match self.crowd.enter(peer, most, of_peer) {
+            Ok(entered) => entered,
+            Err(full) => {
+                self.counts.rejected(full.as_str());
+                tracing::debug!(%peer, limit = full.as_str(), "connection refused: too many");
+                return;
+            }
+        };
+        let listener = &entrance.door.listener;
+        let present = Present::new(self.counts.connections(listener));
+        let held = self.leashes.add(listener);
+        let (edge, entrance) = (Rc::clone(self), Arc::clone(entrance));
+        tokio::task::spawn_local(async move {
+            let _place = (entered, present);
+            let panics = PanicGuard(&edge.counts);
+            serve::connection(&edge, entrance, stream, peer, held).await;
+            drop(panics);
+        });
+    }
+
+    /// Looks after slow and idle connections until the task is aborted.
+    pub async fn watch(self: Rc<Self>) {
+        let mut every = tokio::time::interval(LOOK);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            let patience = {
+                let house = self.core.house();
+                Patience { idle: house.rules.limits.idle, head: house.rules.limits.request_head }
+            };
+            self.leashes.look(&patience, |cut| self.counts.rejected(cut.as_str()));
+        }
+    }
+
+    /// Lets what runs at a listener that is no more finish: nobody there would be known any longer.
+    pub fn dismiss(&self, listener: &str) {
+        self.leashes.tell_those_of(listener, Order::Drain);
+    }
+
+    /// Lets what runs finish, up to `limit`, and cuts the rest. Gives back how many were cut.
+    pub async fn drain(&self, limit: Duration) -> usize {
+        let end = tokio::time::Instant::now() + limit;
+        self.leashes.tell_all(Order::Drain);
+        while self.leashes.len() > 0 && tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.leashes.tell_all(Order::Drain);
+        }
+        let cut = self.leashes.len();
+        self.leashes.tell_all(Order::Cut);
+        cut
+    }
+}
+
+/// Counts a connection's end by our own fault; the runtime keeps the panic from going further.
+struct PanicGuard<'a>(&'a Counts);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.record.panics.cell(self.0.writer, &[]).add(1);
+        }
+    }
+}
+
+/// An IPv4-mapped IPv6 address is IPv4, before any network is compared with it.
+fn canonical(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
+        IpAddr::V4(_) => ip,
+    }
+}
+
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_address_is_ipv4_before_any_network_is_asked() {
+        assert_eq!(canonical("::ffff:10.1.2.3".parse().unwrap()), "10.1.2.3".parse::<IpAddr>().unwrap());
+        assert_eq!(canonical("2001:db8::1".parse().unwrap()), "2001:db8::1".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn a_panic_is_counted_and_an_end_is_not() {
+        let record = Arc::new(Record::new().unwrap());
+        let counts = Counts::new(&record, Writer(0));
+        drop(PanicGuard(&counts));
+        let panicked = || {
+            let all = record.registry.gather();
+            let family = all.iter().find(|family| family.name() == "vestibule_panics_total").unwrap();
+            family.get_metric()[0].get_counter().get_value()
+        };
+        assert_eq!(panicked() as u64, 0);
+        let fault = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _guard = PanicGuard(&counts);
+            panic!("a fault of ours");
+        }));
+        assert!(fault.is_err());
+        assert_eq!(panicked() as u64, 1);
+    }
+}

@@ -1,0 +1,273 @@
+//! The first bytes of a TLS connection: read under a cap, fingerprinted, then replayed into rustls.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use crate::fingerprint::hello::{self, Arriving, Progress};
+use crate::model::Wire;
+
+/// Why no ClientHello came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoHello {
+    #[error("the peer closed before its ClientHello was complete")]
+    Closed,
+    #[error("the bytes are not TLS")]
+    NotTls,
+    #[error("the ClientHello is malformed: {0}")]
+    Malformed(&'static str),
+    #[error("the ClientHello is larger than limits.client_hello")]
+    TooLarge,
+}
+
+/// Reads until the ClientHello is whole; it may have `most` bytes. The caller keeps the deadline. `wire` gets the fingerprints.
+pub async fn read<S: AsyncRead + Unpin>(io: &mut S, most: usize, wire: &mut Wire) -> Result<Vec<u8>, NoHello> {
+    let mut bytes = Vec::with_capacity(2048);
+    let mut hello = Arriving::default();
+    loop {
+        match io.read_buf(&mut bytes).await {
+            Ok(0) | Err(_) => return Err(NoHello::Closed),
+            Ok(_) => {}
+        }
+        // Fragments are never empty, so this bounds the records around the hello as well.
+        if hello::length(&bytes).is_some_and(|length| length > most) {
+            return Err(NoHello::TooLarge);
+        }
+        match hello.read(&bytes) {
+            Progress::NeedMore => {}
+            Progress::NotTls => return Err(NoHello::NotTls),
+            Progress::Malformed(what) => return Err(NoHello::Malformed(what)),
+            Progress::Hello(hello) => {
+                wire.ja4 = Some(hello.ja4());
+                wire.ja4_stable = Some(hello.ja4_stable());
+                return Ok(bytes);
+            }
+        }
+    }
+}
+
+/// A stream whose first bytes were read before and are read again. Writes pass through, vectored ones too, but for the session ticket: that waits
+/// for the first answer (RFC 8446 section 4.6.1 lets it come at any time) and so costs neither a system call nor a packet of its own.
+#[derive(Debug)]
+pub struct Replayed<S> {
+    head: Vec<u8>,
+    at: usize,
+    inner: S,
+    ticket: Ticket,
+}
+
+#[derive(Debug)]
+enum Ticket {
+    Awaited,
+    Held { bytes: Vec<u8>, written: usize },
+    Gone,
+}
+
+impl Ticket {
+    /// A ticket is a few hundred bytes; whatever is longer than this is not held.
+    const LONGEST: usize = 4096;
+    /// A record of application data (RFC 8446 section 5.1). Under TLS 1.3 each of the server's handshake flights begins with a handshake record,
+    /// and under TLS 1.2 none has one of these: what begins with it is sent after the handshake.
+    const APPLICATION_DATA: u8 = 23;
+
+    fn is(bufs: &[IoSlice<'_>], total: usize) -> bool {
+        total <= Self::LONGEST && bufs.iter().find_map(|buf| buf.first()) == Some(&Self::APPLICATION_DATA)
+    }
+}
+
+impl<S> Replayed<S> {
+    pub fn new(head: Vec<u8>, inner: S) -> Self {
+        Self { head, at: 0, inner, ticket: Ticket::Awaited }
+    }
+
+    /// The handshake is over: what is written from now on is an answer, and nothing more is held. Not every handshake ends with a ticket.
+    pub fn settle(&mut self) {
+        if matches!(self.ticket, Ticket::Awaited) {
+            self.ticket = Ticket::Gone;
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Replayed<S> {
+    /// Writes what is held, with `bufs` behind it; how much of `bufs` was written.
+    fn poll_release(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        while let Ticket::Held { bytes, written } = &mut self.ticket {
+            let left = bytes.get(*written..).unwrap_or_default();
+            let mut all: SmallVec<[IoSlice<'_>; 16]> = SmallVec::new();
+            all.push(IoSlice::new(left));
+            all.extend(bufs.iter().copied());
+            let now = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, &all))?;
+            let beyond = now.checked_sub(left.len());
+            drop(all);
+            match beyond {
+                None if now == 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                None => *written += now,
+                Some(beyond) => {
+                    self.ticket = Ticket::Gone;
+                    if beyond > 0 {
+                        return Poll::Ready(Ok(beyond));
+                    }
+                }
+            }
+        }
+        if bufs.is_empty() { Poll::Ready(Ok(0)) } else { Pin::new(&mut self.inner).poll_write_vectored(cx, bufs) }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Replayed<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let left = this.head.get(this.at..).unwrap_or_default();
+        if left.is_empty() {
+            return Pin::new(&mut this.inner).poll_read(cx, buf);
+        }
+        let now = left.get(..left.len().min(buf.remaining())).unwrap_or_default();
+        buf.put_slice(now);
+        this.at += now.len();
+        if this.at >= this.head.len() {
+            this.head = Vec::new();
+            this.at = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Replayed<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        match &this.ticket {
+            Ticket::Gone => return Pin::new(&mut this.inner).poll_write_vectored(cx, bufs),
+            Ticket::Held { .. } => return this.poll_release(cx, bufs),
+            Ticket::Awaited => {}
+        }
+        let total = bufs.iter().map(|buf| buf.len()).sum();
+        if Ticket::is(bufs, total) {
+            let bytes = bufs.iter().fold(Vec::with_capacity(total), |mut bytes, buf| {
+                bytes.extend_from_slice(buf);
+                bytes
+            });
+            this.ticket = Ticket::Held { bytes, written: 0 };
+            return Poll::Ready(Ok(total));
+        }
+        let written = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, bufs))?;
+        if written < total {
+            // What comes next begins inside a record, where a first byte says nothing.
+            this.ticket = Ticket::Gone;
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_release(cx, &[]))?;
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// Takes at most so many bytes at a time, and notes each write.
+    #[derive(Default)]
+    struct Slow {
+        most: usize,
+        writes: Vec<Vec<u8>>,
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+        }
+
+        fn poll_write_vectored(mut self: Pin<&mut Self>, _: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+            let most = self.most;
+            let taken: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(most).collect();
+            let count = taken.len();
+            self.writes.push(taken);
+            Poll::Ready(Ok(count))
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    async fn written(most: usize, parts: &[&[u8]]) -> Vec<Vec<u8>> {
+        let mut stream = Replayed::new(Vec::new(), Slow { most, writes: Vec::new() });
+        for part in parts {
+            stream.write_all(part).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        stream.shutdown().await.unwrap();
+        stream.inner.writes
+    }
+
+    const FLIGHT: &[u8] = &[22, 3, 3, 0, 1, 2];
+    const TICKET: &[u8] = &[23, 3, 3, 0, 1, 9];
+    const ANSWER: &[u8] = &[23, 3, 3, 0, 1, 7];
+
+    #[tokio::test]
+    async fn the_ticket_goes_out_with_the_first_answer() {
+        assert_eq!(written(100, &[FLIGHT, TICKET, ANSWER]).await, [FLIGHT.to_vec(), [TICKET, ANSWER].concat()]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_an_answer_gets_its_ticket_at_the_end() {
+        assert_eq!(written(100, &[FLIGHT, TICKET]).await, [FLIGHT, TICKET]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_after_a_handshake_without_a_ticket_is_not_held() {
+        let mut stream = Replayed::new(Vec::new(), Slow { most: 100, writes: Vec::new() });
+        stream.write_all(FLIGHT).await.unwrap();
+        stream.settle();
+        stream.write_all(ANSWER).await.unwrap();
+        assert_eq!(stream.inner.writes, [FLIGHT, ANSWER]);
+    }
+
+    #[tokio::test]
+    async fn only_one_write_is_ever_held() {
+        assert_eq!(written(100, &[FLIGHT, TICKET, ANSWER, ANSWER]).await.last().unwrap(), ANSWER);
+    }
+
+    #[tokio::test]
+    async fn no_byte_is_lost_or_out_of_order_however_little_the_socket_takes() {
+        for most in 1..20 {
+            let all = written(most, &[FLIGHT, TICKET, ANSWER, ANSWER]).await.concat();
+            assert_eq!(all, [FLIGHT, TICKET, ANSWER, ANSWER].concat(), "{most}");
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_partial_write_nothing_is_taken_for_a_ticket() {
+        // The flight's second half begins with the byte that a ticket begins with.
+        let flight: &[u8] = &[22, 3, 3, 0, 23, 1];
+        let writes = written(4, &[flight]).await;
+        assert_eq!(writes, [&flight[..4], &flight[4..]]);
+    }
+}

@@ -1,0 +1,292 @@
+//! One connection, from its first byte to its last.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::{Future, poll_fn};
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::leash::{Busy, FLOOD, Held, Leash, Order, Watched};
+use super::opening::{self, NoHello, Replayed};
+use super::{Edge, Entrance, PanicGuard, Setup, socket};
+use crate::config::Limits;
+use crate::fingerprint::syn;
+use crate::gate::{self, Conn};
+use crate::model::Wire;
+
+/// Why a TLS handshake came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum NoTls {
+    #[error(transparent)]
+    Hello(#[from] NoHello),
+    #[error("the handshake failed: {0}")]
+    Handshake(std::io::Error),
+    #[error("the handshake was not complete within limits.handshake")]
+    Late,
+}
+
+impl NoTls {
+    /// The label of both `rejected_total` and `tls_handshakes_total`.
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Hello(NoHello::Closed) => "closed",
+            Self::Hello(NoHello::NotTls) => "not_tls",
+            Self::Hello(NoHello::Malformed(_)) => "malformed_hello",
+            Self::Hello(NoHello::TooLarge) => "hello_too_large",
+            Self::Handshake(_) => "handshake_failed",
+            Self::Late => "handshake_timeout",
+        }
+    }
+}
+
+pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStream, peer: IpAddr, held: Held) {
+    let mut conn = Conn::new(Rc::clone(&edge.core), Arc::clone(&entrance.door), peer);
+    conn.wire.syn = socket::saved_syn(&stream).as_deref().and_then(syn::signature);
+    if conn.wire.syn.is_some() { &edge.counts.syn_read } else { &edge.counts.syn_unavailable }.add(1);
+    match &entrance.tls {
+        None => {
+            edge.counts.tls_unavailable.add(1);
+            held.leash.opened();
+            http1(edge, Rc::new(conn), stream, &held.leash).await;
+        }
+        Some(setup) => {
+            // The leash leaves a handshake alone: its deadline is the tighter one.
+            let secured = {
+                let house = edge.core.house();
+                let secured = secure(setup, stream, &house.rules.limits, &mut conn);
+                heeding(&held.leash, Box::pin(secured).as_mut(), |_| {}).await
+            };
+            let Some(secured) = secured else { return };
+            count_handshake(edge, &secured, &conn.wire);
+            held.leash.opened();
+            match secured {
+                Ok(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => http2(edge, Rc::new(conn), tls, &held.leash).await,
+                Ok(tls) => http1(edge, Rc::new(conn), tls, &held.leash).await,
+                Err(error) => tracing::debug!(%peer, %error, "no TLS"),
+            }
+        }
+    }
+}
+
+fn count_handshake<T>(edge: &Edge, secured: &Result<T, NoTls>, wire: &Wire) {
+    let counts = &edge.counts;
+    match secured {
+        _ if wire.ja4.is_some() => counts.tls_read.add(1),
+        Err(NoTls::Hello(NoHello::Malformed(_))) => counts.record.fingerprints.cell(counts.writer, &["tls", "malformed"]).add(1),
+        _ => counts.tls_unavailable.add(1),
+    }
+    match secured {
+        Ok(_) => counts.handshake_ok.add(1),
+        Err(error) => {
+            counts.record.tls_handshakes.cell(counts.writer, &[error.as_str()]).add(1);
+            counts.rejected(error.as_str());
+        }
+    }
+}
+
+/// The handshake, with all that it shows noted in `conn`.
+async fn secure(setup: &Setup, mut stream: TcpStream, limits: &Limits, conn: &mut Conn) -> Result<TlsStream<Replayed<TcpStream>>, NoTls> {
+    let handshake = async {
+        let replayed = match opening::read(&mut stream, limits.client_hello, &mut conn.wire).await {
+            Ok(bytes) => Replayed::new(bytes, stream),
+            Err(NoHello::NotTls) => {
+                explain_https(&mut stream).await;
+                return Err(NoHello::NotTls.into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), replayed).await.map_err(NoTls::Handshake)?;
+        let chosen = setup.choose(start.client_hello().server_name());
+        let Some(chosen) = chosen else { return Err(NoTls::Handshake(std::io::Error::other("no certificate"))) };
+        let mut tls = start.into_stream(chosen.config).await.map_err(NoTls::Handshake)?;
+        tls.get_mut().0.settle();
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        conn.chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        conn.served = Some(Arc::clone(chosen.names));
+        conn.spared = chosen.spared;
+        Ok(tls)
+    };
+    tokio::time::timeout(limits.handshake, handshake).await.unwrap_or(Err(NoTls::Late))
+}
+
+/// For the person who typed http:// before this port.
+async fn explain_https(stream: &mut TcpStream) {
+    const TEXT: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\nconnection: close\r\n\r\n\
+        This port speaks HTTPS. Open the same address with https:// in front.\n";
+    let _ = stream.write_all(TEXT.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+/// Runs `work` unless the connection is cut first. `wind_down` tells it to finish what runs and take nothing new.
+async fn heeding<F: Future>(leash: &Leash, mut work: Pin<&mut F>, wind_down: impl Fn(Pin<&mut F>)) -> Option<F::Output> {
+    let mut draining = false;
+    poll_fn(|cx| {
+        leash.heed(cx.waker());
+        if leash.order() == Order::Cut {
+            return Poll::Ready(None);
+        }
+        // What has come already is taken first.
+        let polled = work.as_mut().poll(cx);
+        if polled.is_ready() || draining || !leash.winds_down() {
+            return polled.map(Some);
+        }
+        draining = true;
+        wind_down(work.as_mut());
+        work.as_mut().poll(cx).map(Some)
+    })
+    .await
+}
+
+async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(edge: &Rc<Edge>, conn: Rc<Conn>, stream: S, leash: &Rc<Leash>) {
+    let io = TokioIo::new(Watched::http1(stream, Rc::clone(leash)));
+    let service = service_fn(|request| answer(&conn, leash, request));
+    let (head_size, head_fields) = head_limits(edge);
+    let mut serving = http1::Builder::new()
+        .max_headers(head_fields)
+        .max_header_size(head_size)
+        .max_buf_size(head_size.max(16 << 10))
+        .serve_connection(io, service);
+    let ended = heeding(leash, Pin::new(&mut serving), |serving| serving.graceful_shutdown()).await;
+    let was_cut = ended.is_none();
+    count_end(edge, ended);
+    if !was_cut && let Some(stream) = serving.into_parts().io.into_inner().unfinished() {
+        heeding(leash, Box::pin(tokio::time::timeout(LINGER, linger(stream))).as_mut(), |_| {}).await;
+    }
+}
+
+/// How long a client may take, and how many bytes it may send, until it sees that its request was answered before it was whole.
+const LINGER: Duration = Duration::from_secs(10);
+const LINGER_BYTES: u64 = 16 << 20;
+
+/// RFC 9112 section 9.6: a connection that is closed with bytes unread is reset, and the reset destroys the answer on its way to a client that is
+/// still sending. So the rest is read, and thrown away.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    if stream.shutdown().await.is_ok() {
+        let _ = tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await;
+    }
+}
+
+async fn http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(edge: &Rc<Edge>, conn: Rc<Conn>, stream: S, leash: &Rc<Leash>) {
+    let io = TokioIo::new(Watched::http2(stream, Rc::clone(leash)));
+    let held = (Rc::clone(&conn), Rc::clone(leash));
+    let service = service_fn(move |request| {
+        let (conn, leash) = (Rc::clone(&held.0), Rc::clone(&held.1));
+        async move { answer(&conn, &leash, request).await }
+    });
+    let streams = edge.core.house().rules.limits.h2_streams;
+    let (head_size, _) = head_limits(edge);
+    let serving = http2::Builder::new(Here(Rc::clone(edge)))
+        .max_concurrent_streams(streams)
+        .max_header_list_size(u32::try_from(head_size).unwrap_or(u32::MAX))
+        .initial_stream_window_size(256 << 10)
+        .initial_connection_window_size(1 << 20)
+        // What a client that reads nothing can make us keep, for each of its streams.
+        .max_send_buf_size(128 << 10)
+        .serve_connection(io, service);
+    let serving = pin!(serving);
+    let ended = heeding(leash, serving, |serving| serving.graceful_shutdown()).await;
+    count_end(edge, ended);
+}
+
+/// Bytes and fields. Copied, as every limit here: a connection that held on to the rules of its first day would keep them, their apps' connections
+/// and their store alive after a reload.
+fn head_limits(edge: &Edge) -> (usize, usize) {
+    let house = edge.core.house();
+    (house.rules.limits.head_size, house.rules.limits.head_fields)
+}
+
+/// Bytes that hyper or h2 refused never became a request; they have answered 400, 431 or GOAWAY themselves.
+fn count_end(edge: &Edge, ended: Option<hyper::Result<()>>) {
+    let Some(Err(error)) = ended else { return };
+    if error.is_parse_too_large() {
+        edge.counts.rejected("head_too_large");
+    } else if error.is_parse() {
+        edge.counts.rejected("malformed");
+    } else if error.is_incomplete_message() {
+        edge.counts.rejected("incomplete");
+    } else if let Some(reason) = error.source().and_then(broken_http2) {
+        edge.counts.rejected(reason);
+    }
+    tracing::debug!(%error, "connection ended");
+}
+
+/// What we, not the peer, ended an HTTP/2 connection for.
+fn broken_http2(cause: &(dyn Error + 'static)) -> Option<&'static str> {
+    if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+        return (io.kind() == FLOOD).then_some("h2_flood");
+    }
+    let cause = cause.downcast_ref::<h2::Error>().filter(|cause| !cause.is_remote() && !cause.is_io())?;
+    match cause.reason() {
+        Some(h2::Reason::NO_ERROR) => None,
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => Some("h2_flood"),
+        _ => Some("malformed"),
+    }
+}
+
+type Answer = Answered<crate::forward::Body>;
+
+async fn answer(conn: &Rc<Conn>, leash: &Rc<Leash>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+    let mut busy = leash.busy();
+    let response = gate::visit(conn, request).await;
+    busy.asked(true);
+    Ok(response.map(|body| Answered { body, busy }))
+}
+
+pin_project_lite::pin_project! {
+    /// A response body that keeps its connection from counting as idle.
+    struct Answered<B> {
+        #[pin]
+        body: B,
+        busy: Busy,
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for Answered<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        let polled = this.body.poll_frame(cx);
+        this.busy.asked(matches!(polled, Poll::Ready(Some(Ok(_)))));
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Runs hyper's HTTP/2 tasks on this worker: one for each stream.
+#[derive(Clone, Debug)]
+struct Here(Rc<Edge>);
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Here {
+    fn execute(&self, task: F) {
+        let edge = Rc::clone(&self.0);
+        tokio::task::spawn_local(async move {
+            let _panics = PanicGuard(&edge.counts);
+            task.await;
+        });
+    }
+}

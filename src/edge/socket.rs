@@ -1,0 +1,133 @@
+//! Listening sockets, and the kernel's copy of each connection's SYN. The only unsafe code of the program.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// `TCP_SAVE_SYN` and `TCP_SAVED_SYN` of linux/tcp.h; since Linux 4.3, for any user.
+const TCP_SAVE_SYN: libc::c_int = 27;
+const TCP_SAVED_SYN: libc::c_int = 28;
+pub const BACKLOG: i32 = 4096;
+
+/// One socket for each worker, all on one address, so that the kernel spreads connections over them.
+///
+/// # Errors
+/// When the address is taken, by anybody: sharing it with another program (or another Vestibule) would split the traffic.
+pub fn listen(addr: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    let probe = bound(addr, false)?;
+    drop(probe);
+    let first = bound(addr, true)?;
+    // Port 0 becomes a port here; the others join it.
+    let addr = first.local_addr()?.as_socket().unwrap_or(addr);
+    let mut sockets = vec![first];
+    while sockets.len() < workers {
+        sockets.push(bound(addr, true)?);
+    }
+    for socket in &sockets {
+        // Linux hands it on to every connection that the socket accepts.
+        socket.set_tcp_nodelay(true)?;
+        // Where the kernel cannot save SYNs the fact is unavailable, no more.
+        let _ = save_syn(socket);
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+    }
+    Ok(sockets.into_iter().map(TcpListener::from).collect())
+}
+
+fn bound(addr: SocketAddr, share: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    if share {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&addr.into())?;
+    if !share {
+        // Without this, a socket that only shares addresses may be bound beside one that listens.
+        socket.listen(1)?;
+    }
+    Ok(socket)
+}
+
+/// How many descriptors this process may have open, after raising that to what the system permits: service managers start programs with 1,024.
+#[allow(unsafe_code)]
+pub fn descriptors() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one `rlimit`, which lives here.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return 1024;
+    }
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+    // SAFETY: the kernel reads one `rlimit`, which lives here.
+    if limit.rlim_cur < limit.rlim_max && unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } == 0 {
+        return raised.rlim_cur;
+    }
+    limit.rlim_cur
+}
+
+#[allow(unsafe_code)]
+fn save_syn(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    #[allow(clippy::cast_possible_truncation)] // the size of an int
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel reads `size` bytes of `on`, which lives here.
+    let done = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), libc::IPPROTO_TCP, TCP_SAVE_SYN, (&raw const on).cast(), size) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The IP and TCP headers of the SYN that opened this connection. It can be read once; under SYN cookies there is none.
+#[allow(unsafe_code)]
+pub fn saved_syn(socket: &impl AsFd) -> Option<Vec<u8>> {
+    // An IPv6 header with extension headers, and the longest TCP header.
+    let mut bytes = vec![0u8; 512];
+    let mut length = libc::socklen_t::try_from(bytes.len()).ok()?;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, the kernel writes at most `length` bytes into `bytes`, which is that
+    // long, and says in `length` how many.
+    let done = unsafe {
+        libc::getsockopt(socket.as_fd().as_raw_fd(), libc::IPPROTO_TCP, TCP_SAVED_SYN, bytes.as_mut_ptr().cast(), &raw mut length)
+    };
+    let length = usize::try_from(length).ok()?;
+    if done != 0 || length == 0 || length > bytes.len() {
+        return None;
+    }
+    bytes.truncate(length);
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn loopback() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    #[test]
+    fn an_accepted_connection_has_its_syn_once() {
+        let sockets = listen(loopback(), 1).unwrap();
+        sockets[0].set_nonblocking(false).unwrap();
+        let client = TcpStream::connect(sockets[0].local_addr().unwrap()).unwrap();
+        let (accepted, _) = sockets[0].accept().unwrap();
+        assert!(accepted.nodelay().unwrap(), "or each small write waits for the peer's acknowledgement");
+        let syn = saved_syn(&accepted).unwrap();
+        let port = client.local_addr().unwrap().port().to_be_bytes();
+        assert_eq!((syn[0] >> 4, syn[9]), (4, 6), "IPv4 that carries TCP");
+        assert_eq!(syn[20..22], port);
+        assert_eq!(syn[33] & 0x3f, 0x02, "SYN and no other flag");
+        assert_eq!(saved_syn(&accepted), None);
+    }
+
+    #[test]
+    fn workers_share_a_port_that_nobody_else_gets() {
+        let sockets = listen(loopback(), 3).unwrap();
+        let addr = sockets[0].local_addr().unwrap();
+        assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == addr));
+        assert_eq!(listen(addr, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+}

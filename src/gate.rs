@@ -1,0 +1,187 @@
+//! `visit`: the life of a request on one screen.
+
+mod answer;
+mod ask;
+mod conn;
+pub mod memo;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::{ArcSwap, Cache};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use jiff::Timestamp;
+
+use self::answer::{blocked, page, restrict, send, turn_away};
+pub use self::ask::{Ask, Unasked};
+use self::conn::Known;
+pub use self::conn::{Conn, Door};
+use self::memo::{Question, Ruling};
+use crate::config::{Limits, Route};
+use crate::forward::{Body, End, Identity, Rates, Up, Upstreams};
+use crate::identify::ClientTrust;
+use crate::model::{Mode, Reason, RestrictionKey, Standing};
+use crate::policy::{Decision, Given, Http, Inputs, Permit, Policy};
+use crate::posture::Posture;
+use crate::record::{Case, Connection, Desk, Labels, Visit, fragment};
+
+/// One configuration in force, shared by all workers and never changed: a reload makes the next.
+#[derive(Debug)]
+pub struct Rules {
+    /// Counts up with every reload.
+    pub serial: u64,
+    pub policy: Policy,
+    /// By `AppId`.
+    pub routes: Vec<Route>,
+    pub limits: Limits,
+    /// By listener.
+    pub trust: HashMap<Arc<str>, Arc<ClientTrust>>,
+    pub posture: Arc<Posture>,
+    pub rates: Arc<Rates>,
+    pub up: Arc<Up>,
+}
+
+/// One worker's hold on the rules in force.
+#[derive(Debug)]
+pub struct House {
+    pub rules: Arc<Rules>,
+    pub posture: Arc<Posture>,
+    pub upstreams: Upstreams,
+}
+
+/// What a worker has of its own.
+#[derive(Debug)]
+pub struct Core {
+    pub desk: Rc<Desk>,
+    rules: RefCell<Cache<Arc<ArcSwap<Rules>>, Arc<Rules>>>,
+    house: RefCell<Rc<House>>,
+}
+
+impl Core {
+    pub fn new(desk: Rc<Desk>, rules: Arc<ArcSwap<Rules>>) -> Rc<Self> {
+        let now = rules.load_full();
+        let upstreams = Upstreams::new(&now.routes, &now.limits, &now.up);
+        let house = House { posture: Arc::clone(&now.posture), upstreams, rules: now };
+        Rc::new(Self { desk, rules: RefCell::new(Cache::new(rules)), house: RefCell::new(Rc::new(house)) })
+    }
+
+    /// The rules in force now. A request keeps what it got, so that no answer mixes two policies.
+    pub fn house(&self) -> Rc<House> {
+        let mut cache = self.rules.borrow_mut();
+        let latest = cache.load();
+        let mut house = self.house.borrow_mut();
+        if house.rules.serial != latest.serial {
+            let upstreams = house.upstreams.next(&latest.routes, &latest.limits, &latest.up);
+            *house = Rc::new(House { posture: Arc::clone(&latest.posture), upstreams, rules: Arc::clone(latest) });
+        }
+        Rc::clone(&house)
+    }
+}
+
+/// A request from its head to the head of its answer. Nothing is sent to an app but by a permit, and nothing is counted or logged but by `finish`.
+pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body> {
+    let house = conn.core.house(); // per request: a reload binds live connections
+    let mut visit = conn.core.desk.begin(); // dropped unfinished: counted as 499
+    let answer = match Ask::read(&request, conn, &house, &mut visit) {
+        Err(unasked) => turn_away(conn, &house, &request, &unasked, &mut visit),
+        Ok(ask) => {
+            let known = conn.known(&house, visit.began(), visit.started()).await; // ready at once when cached
+            let ruling = rule(conn, &house, &ask, &request, known, &mut visit); // pure, memoised, no allocation
+            match Permit::of(&ruling.decision) {
+                Some(permit) => match restrict(conn, &house, &ruling, &request, &mut visit) {
+                    Ok(()) => send(conn, &house, (permit, &ask, &ruling), request, &mut visit).await,
+                    Err(refusal) => page(&refusal, &request, &visit),
+                },
+                None => page(&blocked(&house, &ask, &ruling, &visit), &request, &visit),
+            }
+        }
+    };
+    let close = visit.finish(answer.status()); // the only place that counts and logs
+    answer.map(|body| {
+        body.on_end(move |ended| {
+            let cut = match ended.end {
+                End::Whole => None,
+                End::Cut => Some("upstream.cut"),
+                End::Dropped => Some("client.cut"),
+            };
+            close(ended.bytes_in, ended.bytes_out, cut);
+        })
+    })
+}
+
+/// Decides, or finds the decision of an earlier request that asked the same.
+fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, known: Known, visit: &mut Visit) -> Rc<Ruling> {
+    let began = Instant::now();
+    let rules = &house.rules;
+    let now = Timestamp::try_from(visit.began()).unwrap_or(Timestamp::MAX);
+    let (claims, claimed) = conn.claims(request.headers());
+    let Known { standing, serial, zone } = known;
+    let question = Question {
+        app: ask.app,
+        rules: rules.serial,
+        standing: serial,
+        claims: claimed,
+        method: request.method(),
+        host: &ask.host,
+        path: ask.target.path(),
+        headers: request.headers(),
+    };
+    if let Some(ruling) = conn.state.borrow().memo.find(&question, now, began) {
+        visit.decided(Rc::clone(&ruling.case), began.elapsed());
+        return ruling;
+    }
+    let http = Http { method: question.method.as_str(), host: &ask.host, path: question.path, headers: question.headers };
+    let inputs =
+        Inputs { now, standing: &standing, peer: conn.peer, zone, wire: &conn.wire, claims: &claims, http, given: Given::default() };
+    let decision = rules.policy.decide(ask.app, &inputs);
+    let took = began.elapsed();
+    let on = Connection { listener: &conn.door.listener, peer: conn.peer, zone, wire: &conn.wire, claims: &claims };
+    let line = fragment(&rules.policy, &decision, &standing, &on, None, now);
+    let case = case(&conn.core.desk, &rules.policy, &decision, None, line);
+    let identity = identity(&rules.policy, &decision, &standing);
+    let refused = Default::default();
+    let ruling = Rc::new(Ruling { decision, standing, zone, claims, identity, case: Rc::clone(&case), refused, made: began });
+    conn.state.borrow_mut().memo.keep(&question, rules.policy.reads(ask.app), Rc::clone(&ruling));
+    visit.decided(case, took);
+    ruling
+}
+
+/// The device as the app is told of it.
+fn identity(policy: &Policy, decision: &Decision, standing: &Standing) -> Identity {
+    let device = standing.device().map(|device| device.id.as_str());
+    let restrictions = decision.done.restrictions.iter().map(|id| policy.restriction(id).name.as_str());
+    Identity::new(device, policy.class_name(decision.class), policy.tier_name(decision.tier), decision.done.effect, restrictions)
+}
+
+/// The counters and the log line's shared part. `refused`: a restriction's reason in place of the decision's.
+fn case(desk: &Desk, policy: &Policy, decision: &Decision, refused: Option<&str>, line: Vec<u8>) -> Rc<Case> {
+    let decided = if decision.mode == Mode::Report { &decision.would } else { &decision.done };
+    let reason = policy.reason(decided.reasons.first()).to_string();
+    let labels = Labels {
+        app: policy.app_name(decision.app),
+        class: policy.class_name(decision.class),
+        tier: policy.tier_name(decision.tier),
+        reason: refused.unwrap_or(&reason),
+        owner: &policy.owner(decided.owner).name,
+        mode: decision.mode.as_str(),
+        decided: decided.effect,
+        done: decision.done.effect,
+    };
+    Case::new(desk, &labels, line)
+}
+
+/// Records that a restriction refused a request that the decision let pass.
+fn refused(conn: &Conn, house: &House, ruling: &Ruling, key: RestrictionKey, visit: &mut Visit) {
+    let case = ruling.refused(key).get_or_init(|| {
+        let on = Connection { listener: &conn.door.listener, peer: conn.peer, zone: ruling.zone, wire: &conn.wire, claims: &ruling.claims };
+        let reason = Reason::Restriction(key).to_string();
+        let now = Timestamp::try_from(visit.began()).unwrap_or(Timestamp::MAX);
+        let line = fragment(&house.rules.policy, &ruling.decision, &ruling.standing, &on, Some(&reason), now);
+        case(&conn.core.desk, &house.rules.policy, &ruling.decision, Some(&reason), line)
+    });
+    visit.refused(Rc::clone(case));
+}

@@ -1,0 +1,184 @@
+//! What goes back to the client, from a refusal's page to an app's answer.
+
+use std::rc::Rc;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, LOCATION};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use jiff::Timestamp;
+
+use super::memo::Ruling;
+use super::{Ask, Conn, House, Unasked, refused};
+use crate::forward::{self, Body, Failure, Order, Subject};
+use crate::model::{Effect, Reason, RestrictionKey};
+use crate::policy::Permit;
+use crate::portal::{self, App, Form, Refusal};
+use crate::record::{Case, Connection, Labels, Visit, own};
+use crate::request::wants_upgrade;
+
+/// Answers what is not decided, and records it under no app: the label of what a stranger asks for must not grow with what strangers ask for.
+pub fn turn_away(conn: &Conn, house: &House, request: &Request<Incoming>, unasked: &Unasked, visit: &mut Visit) -> Response<Body> {
+    let reason = unasked.reason().to_string();
+    let redirects = matches!(unasked, Unasked::Redirect(_));
+    let (app, effect) = if redirects { ("portal", Effect::Forward) } else { ("none", Effect::Block) };
+    let labels =
+        Labels { app, class: "none", tier: "none", reason: &reason, owner: "none", mode: "enforce", decided: effect, done: effect };
+    let (claims, _) = conn.claims(request.headers());
+    let zone = house.rules.policy.zone(conn.peer);
+    let on = Connection { listener: &conn.door.listener, peer: conn.peer, zone, wire: &conn.wire, claims: &claims };
+    let line = own(&labels, &on, zone.map(|zone| house.rules.policy.zone_name(zone)), house.rules.policy.revision());
+    visit.refused(Case::new(&conn.core.desk, &labels, line));
+    let refusal = match unasked {
+        Unasked::Malformed(malformed) => Refusal::Malformed { what: malformed.0 },
+        Unasked::HeadTooLarge => Refusal::HeadTooLarge,
+        Unasked::Misdirected => Refusal::Misdirected,
+        Unasked::NoApp => Refusal::NoApp,
+        Unasked::Upgrade => Refusal::Upgrade { app: None },
+        Unasked::LogUnavailable => Refusal::LogUnavailable { app: None },
+        Unasked::Redirect(to) => return redirect(to),
+    };
+    let mut answer = page(&refusal, request, visit);
+    if matches!(unasked, Unasked::Malformed(_) | Unasked::Upgrade) {
+        ends_here(request.version(), &mut answer);
+    }
+    answer
+}
+
+fn redirect(to: &str) -> Response<Body> {
+    let mut answer = Response::new(Body::empty());
+    match HeaderValue::from_str(to) {
+        Ok(to) => {
+            *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
+            answer.headers_mut().insert(LOCATION, to);
+        }
+        Err(_) => *answer.status_mut() = StatusCode::BAD_REQUEST,
+    }
+    answer
+}
+
+/// A page of our own, in the form that the client asked for.
+pub fn page(refusal: &Refusal<'_>, request: &Request<Incoming>, visit: &Visit) -> Response<Body> {
+    let mut answer = own_page(refusal, visit, (Form::wanted(request.headers()), request.method() == Method::HEAD));
+    if wants_upgrade(request.headers(), request.method()) {
+        ends_here(request.version(), &mut answer);
+    }
+    answer
+}
+
+/// `asked`: the form, and whether for a head alone. HTTP/2 is not HTTP/1.1, where hyper leaves a body out by itself: there a client takes a body
+/// after HEAD for a broken stream.
+fn own_page(refusal: &Refusal<'_>, visit: &Visit, (form, head): (Form, bool)) -> Response<Body> {
+    let answer = portal::answer(refusal, visit.id().as_str(), form);
+    if !head {
+        return answer.map(Body::full);
+    }
+    let length = answer.body().len();
+    let mut answer = answer.map(|_| Body::empty());
+    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    answer
+}
+
+pub fn blocked<'a>(house: &'a House, ask: &'a Ask, ruling: &'a Ruling, visit: &Visit) -> Refusal<'a> {
+    let now = Timestamp::try_from(visit.began()).unwrap_or(Timestamp::MAX);
+    Refusal::Blocked { policy: &house.rules.policy, decision: &ruling.decision, standing: &ruling.standing, now, host: &ask.host }
+}
+
+/// What follows on this HTTP/1 connection may not be what the client meant to be read as a request: of another protocol, after an upgrade.
+fn ends_here(version: Version, answer: &mut Response<Body>) {
+    if version < Version::HTTP_2 {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// What refuses a request that the policy let pass: an upgrade, which is not carried, and the restrictions that need no body. Methods come before
+/// rates, so that a refused method costs no turn. Records what refuses.
+pub fn restrict<'a>(
+    conn: &Conn,
+    house: &'a House,
+    ruling: &'a Ruling,
+    request: &Request<Incoming>,
+    visit: &mut Visit,
+) -> Result<(), Refusal<'a>> {
+    let (policy, decision) = (&house.rules.policy, &ruling.decision);
+    if wants_upgrade(request.headers(), request.method()) {
+        visit.failed("request.upgrade");
+        return Err(Refusal::Upgrade { app: Some(app(house, decision.app)) });
+    }
+    if decision.done.restrictions.is_empty() {
+        return Ok(());
+    }
+    if !policy.allows_method(&decision.merged, request.method().as_str()) {
+        refused(conn, house, ruling, RestrictionKey::Methods, visit);
+        return Err(Refusal::Method { policy, decision });
+    }
+    let subject = match ruling.standing.device() {
+        Some(device) => Subject::Device(&device.id),
+        None => Subject::Peer(conn.peer),
+    };
+    let restrictions = decision.done.restrictions.iter().map(|id| policy.restriction(id));
+    let checked = house.rules.rates.check(policy.app_name(decision.app), subject, restrictions, visit.started());
+    checked.map_err(|later| {
+        refused(conn, house, ruling, RestrictionKey::Requests, visit);
+        Refusal::TooMany { app: app(house, decision.app), retry_after: later.0 }
+    })
+}
+
+/// Carries the request to its app and the answer back.
+pub async fn send(
+    conn: &Conn,
+    house: &House,
+    (permit, ask, ruling): (Permit, &Ask, &Rc<Ruling>),
+    request: Request<Incoming>,
+    visit: &mut Visit,
+) -> Response<Body> {
+    let request_id = HeaderValue::from_str(visit.id().as_str()).unwrap_or(HeaderValue::from_static(""));
+    let order = Order {
+        app: ask.app,
+        host: &ask.host,
+        port: ask.port,
+        path: ask.target.path(),
+        client: &conn.client,
+        request_id: &request_id,
+        identity: &ruling.identity,
+    };
+    // The request goes away with its headers, and a refusal's form depends on some of them.
+    let asked = (Form::wanted(request.headers()), request.method() == Method::HEAD);
+    match forward::send(permit, &order, &house.upstreams, request).await {
+        Ok(sent) => {
+            visit.upstream(sent.upstream);
+            sent.response
+        }
+        Err(failure) => fail(conn, house, ruling, &failure, asked, visit),
+    }
+}
+
+fn fail(conn: &Conn, house: &House, ruling: &Rc<Ruling>, failure: &Failure, asked: (Form, bool), visit: &mut Visit) -> Response<Body> {
+    let app = app(house, ruling.decision.app);
+    let (refusal, error) = match failure {
+        Failure::Unreachable(_) => (Refusal::UpstreamUnreachable { app }, Some(Reason::UpstreamUnreachable)),
+        Failure::Timeout => (Refusal::UpstreamTimeout { app }, Some(Reason::UpstreamTimeout)),
+        Failure::Broken(_) => (Refusal::UpstreamBroken { app }, Some(Reason::UpstreamBroken)),
+        Failure::BodyTooLarge { limit } => {
+            if ruling.decision.merged.max_body == Some(*limit) {
+                refused(conn, house, ruling, RestrictionKey::MaxBody, visit);
+            }
+            (Refusal::TooLarge { app, limit: *limit }, None)
+        }
+        Failure::ClientTimeout => (Refusal::Malformed { what: "the request's body stopped coming" }, Some(Reason::ClientGone)),
+        Failure::ClientGone => (Refusal::Malformed { what: "the request ended before it was whole" }, Some(Reason::ClientGone)),
+    };
+    if let Some(reason) = error {
+        tracing::debug!(app = app.policy.app_name(app.id), error = ?failure, "no answer from the app");
+        visit.failed(match reason {
+            Reason::UpstreamUnreachable => "upstream.unreachable",
+            Reason::UpstreamTimeout => "upstream.timeout",
+            Reason::UpstreamBroken => "upstream.broken",
+            _ => "request.cut",
+        });
+    }
+    own_page(&refusal, visit, asked)
+}
+
+fn app(house: &House, app: crate::policy::AppId) -> App<'_> {
+    App { policy: &house.rules.policy, id: app }
+}

@@ -1,0 +1,135 @@
+//! From bytes that arrived to a question that has one meaning.
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, Method, Request};
+use hyper::body::Incoming;
+
+use super::{Conn, House};
+use crate::model::{Host, Reason};
+use crate::policy::AppId;
+use crate::record::Visit;
+use crate::request::{self, Malformed, PathOptions, framing};
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What is asked for: an app, and a place in it. Host and path are canonical; policy, log and app see the same.
+#[derive(Debug)]
+pub struct Ask {
+    pub app: AppId,
+    pub host: Host,
+    /// `None` for the default ports.
+    pub port: Option<u16>,
+    /// The canonical path with the query as it came.
+    pub target: PathAndQuery,
+}
+
+/// Why there is nothing to decide.
+#[derive(Debug)]
+pub enum Unasked {
+    Malformed(Malformed),
+    /// More fields than `limits.head_fields`. Over HTTP/1 the edge has refused it already.
+    HeadTooLarge,
+    /// The host needs a connection of its own.
+    Misdirected,
+    NoApp,
+    Upgrade,
+    /// To the same host and path over HTTPS.
+    Redirect(String),
+    LogUnavailable,
+}
+
+impl Unasked {
+    pub const fn reason(&self) -> Reason<'static> {
+        match self {
+            Self::Malformed(_) | Self::HeadTooLarge => Reason::Malformed,
+            Self::Misdirected => Reason::Misdirected,
+            Self::NoApp => Reason::NoApp,
+            Self::Upgrade => Reason::Upgrade,
+            Self::Redirect(_) => Reason::RedirectHttps,
+            Self::LogUnavailable => Reason::LogUnavailable,
+        }
+    }
+}
+
+impl From<Malformed> for Unasked {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+impl Ask {
+    /// Syntax comes first, then whether this connection may speak for the host, then whether there is such an app: a certificate for one host never
+    /// tells which others exist.
+    pub fn read(request: &Request<Incoming>, conn: &Conn, house: &House, visit: &mut Visit) -> Result<Self, Unasked> {
+        let (headers, uri) = (request.headers(), request.uri());
+        if let Some(id) = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()) {
+            visit.client_request_id(id);
+        }
+        visit.asked(request.method().clone(), None, None);
+        if conn.core.desk.log_refuses() {
+            return Err(Unasked::LogUnavailable);
+        }
+        framing::check(request.version(), headers)?;
+        if headers.len() > house.rules.limits.head_fields {
+            return Err(Unasked::HeadTooLarge);
+        }
+        let authority = request::authority_of(uri, headers)?;
+        let (host, port) = (conn.host(&authority), authority.port);
+        visit.asked(request.method().clone(), Some(host.clone()), None);
+        // CONNECT names no path, so there is no app to ask the policy about. Every other upgrade is decided first.
+        if request.method() == Method::CONNECT {
+            return Err(Unasked::Upgrade);
+        }
+        if !conn.speaks_for(&host) {
+            return Err(Unasked::Misdirected);
+        }
+        let path = request::path(uri.path(), &PathOptions::LENIENT)?;
+        let app = house.rules.policy.app_at(&host, &path);
+        if app.is_none() {
+            visit.asked(request.method().clone(), Some(host.clone()), target(uri, &path).ok());
+        }
+        let app = app.ok_or(Unasked::NoApp)?;
+        let route = house.rules.routes.get(app.index()).ok_or(Unasked::NoApp)?;
+        let path = request::path(uri.path(), &route.path)?;
+        let target = target(uri, &path)?;
+        visit.asked(request.method().clone(), Some(host.clone()), Some(target.clone()));
+        if let Some(port) = conn.door.redirect_port {
+            return Err(Unasked::Redirect(https(&host, port, &target)));
+        }
+        if !house.rules.policy.headers_read().is_empty() {
+            visit.headers(named_headers(headers, house.rules.policy.headers_read()));
+        }
+        Ok(Self { app, host, port, target })
+    }
+}
+
+fn target(uri: &http::Uri, path: &str) -> Result<PathAndQuery, Malformed> {
+    let given = uri.path_and_query().ok_or(Malformed("there is no path"))?;
+    if given.path() == path {
+        return Ok(given.clone());
+    }
+    let text = match given.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    PathAndQuery::try_from(text).map_err(|_| Malformed("the path has bytes that a path cannot have"))
+}
+
+fn https(host: &Host, port: u16, target: &PathAndQuery) -> String {
+    if port == 443 { format!("https://{host}{target}") } else { format!("https://{host}:{port}{target}") }
+}
+
+/// A JSON object of the headers that rules read: a text where there is one value, a list where there are several.
+fn named_headers(headers: &HeaderMap, names: &[http::HeaderName]) -> Vec<u8> {
+    let mut object = serde_json::Map::new();
+    for name in names {
+        let mut values: Vec<serde_json::Value> =
+            headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned().into()).collect();
+        match values.len() {
+            0 => {}
+            1 => drop(object.insert(name.as_str().to_owned(), values.remove(0))),
+            _ => drop(object.insert(name.as_str().to_owned(), values.into())),
+        }
+    }
+    serde_json::to_vec(&object).unwrap_or_default()
+}

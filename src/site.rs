@@ -1,0 +1,457 @@
+//! The composition root: builds everything from a configuration, swaps it on reload, drains it at the end.
+
+mod office;
+mod worker;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+
+use self::office::Office;
+use self::worker::{Command, Worker};
+use crate::config::{self, Configuration, Listener, Report};
+use crate::edge::{self, Crowd, Entrance, Entrances, Setup, TlsError};
+use crate::forward::{Rates, Up};
+use crate::gate::{Door, Rules};
+use crate::policy::Policy;
+use crate::posture::{self, Posture};
+use crate::record::{LogError, LogWriter, Record, Writer, names};
+
+/// Why nothing was started, or why the old configuration stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Configuration(Report),
+    #[error("listener `{listener}`: {source}")]
+    Tls { listener: String, source: TlsError },
+    #[error("listener `{listener}`: cannot listen on {addr}: {source}")]
+    Bind { listener: String, addr: SocketAddr, source: io::Error },
+    #[error("admin: cannot listen on {addr}: {source}")]
+    Admin { addr: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Posture(#[from] posture::Error),
+    #[error("{key} changed from {old} to {new}; that takes a restart, and until then the old configuration stays in force")]
+    Restart { key: &'static str, old: String, new: String },
+    #[error("a thread cannot be started: {0}")]
+    Thread(io::Error),
+    #[error("the metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A running proxy. Dropping it without `stop` leaves its threads running until the process ends.
+#[derive(Debug)]
+pub struct Running {
+    site: Arc<Site>,
+    warnings: Report,
+}
+
+pub(crate) struct Site {
+    path: PathBuf,
+    record: Arc<Record>,
+    rules: Arc<ArcSwap<Rules>>,
+    entrances: Arc<ArcSwap<Entrances>>,
+    workers: Vec<Worker>,
+    state: Mutex<State>,
+    admin_addr: SocketAddr,
+    last_good: AtomicI64,
+    draining: AtomicBool,
+    office: Mutex<Option<Office>>,
+}
+
+/// What only start, reload and stop touch.
+struct State {
+    configuration: Configuration,
+    log: Option<LogWriter>,
+    bound: Vec<Bound>,
+    /// Its files as they were before they were last read.
+    looked: office::Stamps,
+}
+
+/// One address of one listener, as configured and as bound.
+#[derive(Clone, Debug)]
+struct Bound {
+    listener: Arc<str>,
+    configured: SocketAddr,
+    actual: SocketAddr,
+}
+
+impl Bound {
+    /// Whether its sockets are what this listener wants to bind. An address goes from one listener to another; any free port does not.
+    fn serves(&self, listener: &str, addr: SocketAddr) -> bool {
+        self.configured == addr && (*self.listener == *listener || addr.port() != 0)
+    }
+}
+
+/// A newly bound address with its sockets, one a worker.
+type Opened = (Bound, Vec<TcpListener>);
+
+/// Starts the proxy that the file describes. When it returns, every listener accepts.
+///
+/// # Errors
+/// Nothing is left running.
+pub fn start(path: &Path) -> Result<Running, Error> {
+    let loaded = config::load(path).map_err(Error::Configuration)?;
+    let config::Loaded { configuration, warnings } = loaded;
+    let record = Arc::new(Record::new()?);
+    let entrances = entrances(&configuration, &Entrances::default())?;
+    // What leaves a trace on the disk comes last, so that a start that fails leaves none.
+    let opened = open_new(&configuration, &[])?;
+    let admin = configuration.admin.bind;
+    let admin_socket = listen_admin(admin).map_err(|source| Error::Admin { addr: admin, source })?;
+    let admin_addr = admin_socket.local_addr().unwrap_or(admin);
+    let posture = Arc::new(Posture::open(&configuration.store, configuration.policy.sources.clone())?);
+    let log = match &configuration.decision_log {
+        Some(log) => Some(LogWriter::start(log, configuration.limits.log_queue, &record.decision_log)?),
+        None => None,
+    };
+    let rates = Arc::new(Rates::new(configuration.limits.rate_entries));
+    record.log_to(log.as_ref().map(LogWriter::queue));
+    let rules = Arc::new(ArcSwap::from_pointee(rules(&configuration, &entrances, (posture, rates, Up::new(&configuration.routes)), 1)));
+    let entrances = Arc::new(ArcSwap::from_pointee(entrances));
+    let crowd = Arc::new(Crowd::default());
+    let mut workers = Vec::with_capacity(configuration.workers);
+    for number in 0..configuration.workers {
+        let writer = Writer(u32::try_from(number).unwrap_or(u32::MAX / 2));
+        let parts = worker::Parts {
+            record: Arc::clone(&record),
+            writer,
+            rules: Arc::clone(&rules),
+            entrances: Arc::clone(&entrances),
+            crowd: Arc::clone(&crowd),
+        };
+        workers.push(Worker::start(parts).map_err(Error::Thread)?);
+    }
+    let bound = opened.iter().map(|(bound, _)| bound.clone()).collect();
+    hand_out(opened, &workers);
+    let site = Arc::new(Site {
+        path: path.to_owned(),
+        rules,
+        entrances,
+        workers,
+        state: Mutex::new(State { looked: office::stamps(files(&configuration)), configuration, log, bound }),
+        admin_addr,
+        last_good: AtomicI64::new(now()),
+        draining: AtomicBool::new(false),
+        office: Mutex::new(None),
+        record,
+    });
+    site.measure()?;
+    let office = Office::start(&site, admin_socket).map_err(Error::Thread)?;
+    *held(&site.office) = Some(office);
+    Ok(Running { site, warnings })
+}
+
+/// What is wrong with the certificates, keys, CAs and CRLs that the configuration names: what `start` would refuse. At most one for a listener.
+pub fn mistakes(configuration: &Configuration) -> Vec<Error> {
+    let tls = configuration.listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?)));
+    tls.filter_map(|(name, tls)| Setup::load(tls).err().map(|source| Error::Tls { listener: name.clone(), source })).collect()
+}
+
+impl Running {
+    /// What `check` would say of the configuration that it was started with.
+    pub fn warnings(&self) -> &Report {
+        &self.warnings
+    }
+
+    /// Every bound address with its listener's name, in the configuration's order.
+    pub fn listeners(&self) -> Vec<(String, SocketAddr)> {
+        held(&self.site.state).bound.iter().map(|bound| (bound.listener.to_string(), bound.actual)).collect()
+    }
+
+    /// The first address of a listener.
+    pub fn edge_addr(&self, listener: &str) -> Option<SocketAddr> {
+        held(&self.site.state).bound.iter().find(|bound| &*bound.listener == listener).map(|bound| bound.actual)
+    }
+
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.site.admin_addr
+    }
+
+    /// Loads the configuration anew. All or nothing: after an error everything is as before.
+    ///
+    /// # Errors
+    /// What is wrong with the new configuration. It is also counted and logged.
+    pub fn reload(&self) -> Result<(), Error> {
+        self.site.reload()
+    }
+
+    /// Reopens the decision log's file.
+    pub fn reopen_log(&self) {
+        if let Some(log) = &held(&self.site.state).log {
+            log.queue().reopen();
+        }
+    }
+
+    /// Stops accepting, lets what runs finish up to `limits.drain`, then ends. Gives back how many connections were cut.
+    pub fn stop(self) -> usize {
+        self.site.stop()
+    }
+}
+
+impl Site {
+    pub(crate) fn reload(&self) -> Result<(), Error> {
+        // One at a time, the counting included: a signal and a changed file come by different threads.
+        let mut state = held(&self.state);
+        let before = office::stamps(files(&state.configuration));
+        let result = self.replace(&mut state);
+        // What changed while it was read counts as changed still: only files that are new here are looked at now.
+        state.looked = office::stamps(files(&state.configuration));
+        for (path, stamp) in before {
+            state.looked.entry(path).and_modify(|known| *known = stamp);
+        }
+        let label = if result.is_ok() { "success" } else { "failure" };
+        self.record.config_reload.cell(Writer::OFFICE, &[label]).add(1);
+        match &result {
+            Ok(()) => tracing::info!(revision = self.rules.load().policy.revision(), "configuration reloaded"),
+            Err(error) => tracing::warn!("the new configuration is not taken, the old one stays in force:\n{error}"),
+        }
+        result
+    }
+
+    fn replace(&self, state: &mut State) -> Result<(), Error> {
+        let configuration = config::load(&self.path).map_err(Error::Configuration)?.configuration;
+        let old = &state.configuration;
+        if configuration.workers != old.workers {
+            let (old, new) = (old.workers.to_string(), configuration.workers.to_string());
+            return Err(Error::Restart { key: "workers", old, new });
+        }
+        if configuration.admin != old.admin {
+            let (old, new) = (old.admin.bind.to_string(), configuration.admin.bind.to_string());
+            return Err(Error::Restart { key: "admin.bind", old, new });
+        }
+        let entrances = entrances(&configuration, &self.entrances.load())?;
+        let current = self.rules.load_full();
+        let posture = if (&configuration.store, &sources(&configuration)) == (&old.store, &sources(old)) {
+            Arc::clone(&current.posture)
+        } else {
+            Arc::new(Posture::open(&configuration.store, configuration.policy.sources.clone())?)
+        };
+        let same_rates = configuration.limits.rate_entries == old.limits.rate_entries;
+        let rates = if same_rates { Arc::clone(&current.rates) } else { Arc::new(Rates::new(configuration.limits.rate_entries)) };
+        let same_log = configuration.decision_log == old.decision_log && configuration.limits.log_queue == old.limits.log_queue;
+        let log = match &configuration.decision_log {
+            Some(log) if !same_log => Some(LogWriter::start(log, configuration.limits.log_queue, &self.record.decision_log)?),
+            _ => None,
+        };
+        let opened = open_new(&configuration, &state.bound)?;
+        // Nothing can fail from here on.
+        let mut left = state.bound.clone();
+        let stays: Vec<Bound> = wanted(&configuration)
+            .filter_map(|(listener, addr)| {
+                let at = left.iter().position(|bound| bound.serves(listener, addr))?;
+                Some(Bound { listener: Arc::from(listener), ..left.remove(at) })
+            })
+            .collect();
+        let before = self.entrances.load_full();
+        for Bound { listener, actual, .. } in &state.bound {
+            let gone = (!entrances.contains_key(listener)).then(|| before.get(listener).cloned()).flatten();
+            let keeper = stays.iter().find(|stays| stays.actual == *actual).and_then(|stays| entrances.get(&stays.listener));
+            let (listener, addr) = (|| Arc::clone(listener), *actual);
+            match keeper {
+                Some(keeper) if keeper.door.listener == listener() => {}
+                Some(to) => self.workers.iter().for_each(|worker| {
+                    worker.tell(Command::Give { listener: listener(), addr, to: Arc::clone(to), gone: gone.is_some() });
+                }),
+                None => {
+                    self.workers.iter().for_each(|worker| worker.tell(Command::Close { listener: listener(), addr, gone: gone.clone() }))
+                }
+            }
+        }
+        let serial = current.serial + 1;
+        let up = current.up.next(&configuration.routes);
+        let rules = rules(&configuration, &entrances, (posture, rates, up), serial);
+        self.entrances.store(Arc::new(entrances));
+        self.rules.store(Arc::new(rules));
+        for (Bound { listener, actual, .. }, _) in &opened {
+            tracing::info!(%listener, addr = %actual, "listening");
+        }
+        state.bound = stays.into_iter().chain(opened.iter().map(|(bound, _)| bound.clone())).collect();
+        hand_out(opened, &self.workers);
+        if !same_log {
+            self.record.log_to(log.as_ref().map(LogWriter::queue));
+            if let Some(old) = std::mem::replace(&mut state.log, log) {
+                old.stop();
+            }
+        }
+        state.configuration = configuration;
+        self.last_good.store(now(), Relaxed);
+        Ok(())
+    }
+
+    fn stop(&self) -> usize {
+        self.draining.store(true, Relaxed);
+        let limit = held(&self.state).configuration.limits.drain;
+        let draining: Vec<_> = self.workers.iter().map(|worker| worker.drain(limit)).collect();
+        let cut = draining.into_iter().map(|drained| drained.recv().unwrap_or(0)).sum();
+        self.workers.iter().for_each(Worker::join);
+        if let Some(office) = held(&self.office).take() {
+            office.stop();
+        }
+        if let Some(log) = held(&self.state).log.take() {
+            log.stop();
+        }
+        cut
+    }
+
+    /// Why a balancer should send nobody here.
+    pub(crate) fn not_ready(&self) -> Vec<String> {
+        let mut why = Vec::new();
+        if self.draining.load(Relaxed) {
+            why.push("the proxy is stopping".to_owned());
+        }
+        if self.record.log().is_some_and(|log| log.refuses()) {
+            why.push("the decision log is required and cannot be written".to_owned());
+        }
+        why
+    }
+
+    /// Whether a file changed since it was read.
+    fn changed(&self) -> bool {
+        let state = held(&self.state);
+        state.looked != office::stamps(files(&state.configuration))
+    }
+
+    /// Metrics that are read off other parts at each scrape.
+    fn measure(self: &Arc<Self>) -> Result<(), prometheus::Error> {
+        let record = &self.record;
+        let one = |value: f64| vec![(Vec::new(), value)];
+        record.scraped(&names::BUILD_INFO, || {
+            let revision = option_env!("VESTIBULE_REVISION").unwrap_or("unknown");
+            vec![(vec![env!("CARGO_PKG_VERSION").to_owned(), revision.to_owned()], 1.0)]
+        })?;
+        let rules = Arc::clone(&self.rules);
+        record.scraped(&names::POLICY_INFO, move || vec![(vec![rules.load().policy.revision().to_owned()], 1.0)])?;
+        let entrances = Arc::clone(&self.entrances);
+        record.scraped(&names::CERTIFICATE_EXPIRY, move || expiries(&entrances.load()))?;
+        let at = Arc::clone(&self.rules);
+        record.scraped(&names::UPSTREAM_UP, move || {
+            let rules = at.load();
+            let known = rules
+                .up
+                .servers()
+                .filter_map(|(app, server, up)| Some((vec![app.to_string(), server.to_string()], f64::from(u8::from(up?)))));
+            known.collect()
+        })?;
+        let site = Arc::downgrade(self);
+        #[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
+        record.scraped(&names::CONFIG_LAST_GOOD, move || {
+            site.upgrade().map_or_else(Vec::new, |site| one(site.last_good.load(Relaxed) as f64))
+        })?;
+        office::measure_posture(record, &self.rules)
+    }
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site").field("path", &self.path).field("admin", &self.admin_addr).finish_non_exhaustive()
+    }
+}
+
+/// What rules share with the rules before and after them.
+type Lasting = (Arc<Posture>, Arc<Rates>, Arc<Up>);
+
+fn rules(configuration: &Configuration, entrances: &Entrances, (posture, rates, up): Lasting, serial: u64) -> Rules {
+    let trust = entrances.iter().filter_map(|(name, entrance)| {
+        let trust = entrance.tls.as_ref()?.trust.as_ref()?;
+        Some((Arc::clone(name), Arc::clone(trust)))
+    });
+    Rules {
+        serial,
+        policy: Policy::compile(configuration.policy.clone()),
+        routes: configuration.routes.clone(),
+        limits: configuration.limits.clone(),
+        trust: trust.collect(),
+        posture,
+        rates,
+        up,
+    }
+}
+
+fn entrances(configuration: &Configuration, before: &Entrances) -> Result<Entrances, Error> {
+    // A redirect leads to the first TLS listener's port.
+    let https = configuration.listeners.iter().find(|l| l.tls.is_some()).and_then(|l| l.bind.first()).map_or(443, SocketAddr::port);
+    let entrance = |listener: &Listener| -> Result<(Arc<str>, Arc<Entrance>), Error> {
+        let name: Arc<str> = Arc::from(listener.name.as_str());
+        let known = before.get(&name).and_then(|entrance| entrance.tls.as_ref());
+        let tls = match &listener.tls {
+            Some(tls) => Some(Setup::after(known, tls).map_err(|source| Error::Tls { listener: listener.name.clone(), source })?),
+            None => None,
+        };
+        let redirect_port = listener.redirect_to_https.then_some(https);
+        let door = Arc::new(Door { listener: Arc::clone(&name), https: tls.is_some(), redirect_port });
+        Ok((name, Arc::new(Entrance { door, tls })))
+    };
+    configuration.listeners.iter().map(entrance).collect()
+}
+
+fn wanted(configuration: &Configuration) -> impl Iterator<Item = (&str, SocketAddr)> {
+    configuration.listeners.iter().flat_map(|listener| listener.bind.iter().map(|addr| (listener.name.as_str(), *addr)))
+}
+
+/// Binds what is not bound yet.
+fn open_new(configuration: &Configuration, bound: &[Bound]) -> Result<Vec<Opened>, Error> {
+    let new = wanted(configuration).filter(|(listener, addr)| !bound.iter().any(|bound| bound.serves(listener, *addr)));
+    new.map(|(listener, addr)| {
+        let error = |source| Error::Bind { listener: listener.to_owned(), addr, source };
+        let sockets = edge::listen(addr, configuration.workers).map_err(error)?;
+        let actual = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(addr);
+        Ok((Bound { listener: Arc::from(listener), configured: addr, actual }, sockets))
+    })
+    .collect()
+}
+
+fn hand_out(opened: Vec<Opened>, workers: &[Worker]) {
+    for (bound, sockets) in opened {
+        for (worker, socket) in workers.iter().zip(sockets) {
+            worker.tell(Command::Listen { listener: Arc::clone(&bound.listener), addr: bound.actual, socket });
+        }
+    }
+}
+
+fn listen_admin(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpListener::bind(addr)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Every file whose change calls for a reload.
+fn files(configuration: &Configuration) -> Vec<PathBuf> {
+    let tls = configuration.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let of_tls = tls.flat_map(|tls| {
+        let pairs = tls.certificates.iter().flat_map(|files| [files.cert.clone(), files.key.clone()]);
+        pairs.chain(tls.client_ca.iter().cloned()).chain(tls.client_crl.iter().cloned())
+    });
+    configuration.files.iter().chain(&configuration.policy_dir).cloned().chain(of_tls).collect()
+}
+
+fn sources(configuration: &Configuration) -> Vec<(&str, std::time::Duration)> {
+    configuration.policy.sources.iter().map(|source| (source.name.as_str(), source.ttl)).collect()
+}
+
+#[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
+fn expiries(entrances: &Entrances) -> Vec<(Vec<String>, f64)> {
+    let all = entrances.values().filter_map(|entrance| entrance.tls.as_ref()).flat_map(|tls| tls.expiries.iter().cloned());
+    let by_name: HashMap<String, i64> = all.fold(HashMap::new(), |mut known, (name, ends)| {
+        known.entry(name).and_modify(|known| *known = ends.min(*known)).or_insert(ends);
+        known
+    });
+    by_name.into_iter().map(|(name, ends)| (vec![name], ends as f64)).collect()
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,124 @@
+//! The office: one thread for everything that is not a request: the admin listener, and watching files for changes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::Site;
+use crate::admin;
+use crate::gate::Rules;
+use crate::record::{Record, names};
+
+#[derive(Debug)]
+pub struct Office {
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Office {
+    pub fn start(site: &Arc<Site>, socket: TcpListener) -> io::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let site = Arc::downgrade(site);
+        let thread = std::thread::Builder::new().name("vestibule-office".into()).spawn(move || {
+            runtime.block_on(work(&site, socket, stopped));
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    pub fn stop(mut self) {
+        let _ = self.stop.send(true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn work(site: &Weak<Site>, socket: TcpListener, mut stopped: watch::Receiver<bool>) {
+    let Some(there) = site.upgrade() else { return };
+    let ready = site.clone();
+    let state = admin::State {
+        registry: Arc::new(there.record.registry.clone()),
+        ready: Arc::new(move || ready.upgrade().map_or_else(|| vec!["the proxy has stopped".to_owned()], |site| site.not_ready())),
+    };
+    drop(there);
+    let serving = async {
+        match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => admin::serve(socket, state, std::future::pending()).await,
+            Err(error) => tracing::error!(%error, "the admin listener cannot be used"),
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = serving => {}
+        () = watch_files(site) => {}
+        _ = stopped.wait_for(|stop| *stop) => {}
+    }
+}
+
+/// How often files are looked at. Looking, rather than being told by the kernel, also sees what happens behind symbolic links and on
+/// network file systems.
+const LOOK: Duration = Duration::from_secs(1);
+
+async fn watch_files(site: &Weak<Site>) {
+    let mut every = tokio::time::interval(LOOK);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let Some(site) = site.upgrade() else { return };
+        if site.draining.load(Relaxed) {
+            // Nothing to reload any more. Ending here would close the admin listener, which answers until the last request has.
+            drop(site);
+            return std::future::pending().await;
+        }
+        // Files and a store can be slow; the admin listener answers meanwhile.
+        let looked = tokio::task::spawn_blocking(move || {
+            if site.changed() {
+                let _ = site.reload(); // said and counted there
+            }
+        });
+        let _ = looked.await;
+    }
+}
+
+/// What tells one version of a file from another; a folder changes when files come or go. `None`: it is not there.
+pub type Stamps = BTreeMap<PathBuf, Option<(i64, i64, u64, u64)>>;
+
+pub fn stamps(files: Vec<PathBuf>) -> Stamps {
+    let stamp = |path: PathBuf| {
+        let stamp = std::fs::metadata(&path).ok().map(|m| (m.mtime(), m.mtime_nsec(), m.len(), m.ino()));
+        (path, stamp)
+    };
+    files.into_iter().map(stamp).collect()
+}
+
+/// The device store's state, read off the posture in force.
+#[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
+pub fn measure_posture(record: &Record, rules: &Arc<ArcSwap<Rules>>) -> Result<(), prometheus::Error> {
+    let at = Arc::clone(rules);
+    record.scraped(&names::POSTURE_CACHE, move || {
+        let rules = at.load();
+        let stats = rules.posture.stats();
+        let counts = [("hit", &stats.hit), ("miss", &stats.miss), ("stale", &stats.stale), ("negative", &stats.negative)];
+        counts.into_iter().map(|(result, count)| (vec![result.to_owned()], count.load(Relaxed) as f64)).collect()
+    })?;
+    let at = Arc::clone(rules);
+    record.scraped(&names::POSTURE_AGE, move || {
+        let ages = at.load().posture.stats().ages(Timestamp::now());
+        ages.into_iter().map(|(source, age)| (vec![source], age.as_secs_f64())).collect()
+    })?;
+    let at = Arc::clone(rules);
+    record.scraped(&names::STORE_UP, move || vec![(Vec::new(), f64::from(u8::from(at.load().posture.stats().up())))])?;
+    let at = Arc::clone(rules);
+    record.scraped(&names::STORE_LAG, move || vec![(Vec::new(), at.load().posture.stats().lag().as_secs_f64())])
+}
