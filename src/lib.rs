@@ -16,3 +16,4 @@ pub mod gate;
 pub mod edge;
 pub mod admin;
 pub mod site;
+pub mod cli;

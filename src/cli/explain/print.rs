@@ -1,0 +1,163 @@
+//! An explanation as text.
+
+use std::fmt::{Display, Write};
+
+use crate::model::{Effect, Mode, Reason};
+use crate::policy::{Explanation, Inputs, Outcome, Policy, RuleRef, Step, Tested, Truth, Verdict, duration_words};
+
+/// Width of the column of verdicts.
+const VERDICTS: usize = 14;
+
+pub fn explanation(policy: &Policy, inputs: &Inputs<'_>, told: &Explanation<'_>) -> String {
+    let mut page = Page(String::new());
+    let owner = &policy.owner(policy.app_owner(told.decision.app)).name;
+    let mode = if told.mode == Mode::Report { ", in report mode" } else { "" };
+    page.line(0, format_args!("App      {} of {owner}{mode}", told.app));
+    page.line(0, format_args!("Request  {} {}{}", inputs.http.method, inputs.http.host, inputs.http.path));
+    let zone = inputs.zone.map_or("no named network", |zone| policy.zone_name(zone));
+    page.line(0, format_args!("From     {}, {zone}", inputs.peer));
+    page.line(0, format_args!("Device   {}", told.record));
+
+    if !told.facts.is_empty() {
+        page.title("Posture facts");
+        let width = told.facts.iter().map(|fact| fact.name.len()).max().unwrap_or(0);
+        for fact in &told.facts {
+            let seen = if fact.source.is_empty() {
+                "never observed".to_owned()
+            } else {
+                format!("{}, {} ago", fact.source, duration_words(fact.age))
+            };
+            let value = fact.value.map(|value| format!(", value {value}")).unwrap_or_default();
+            page.line(1, format_args!("{:width$}  {:7}  {seen}{value}", fact.name, fact.state.as_str()));
+        }
+    }
+
+    let given = if inputs.given.class.is_some() { " (given)" } else { "" };
+    page.title(format_args!("Class: {}{given}", told.class));
+    page.steps(&told.classes);
+    let tier = match told.earned {
+        None => format!("Tier: {} (given)", told.tier),
+        Some(earned) if earned == told.tier => format!("Tier: {earned}"),
+        Some(earned) => format!("Tier: {}, lowered from {earned}", told.tier),
+    };
+    page.title(tier);
+    page.steps(&told.tiers);
+    for (title, steps) in [
+        ("Caps", &told.caps),
+        ("Guardrails", &told.guardrails),
+        ("Rules of owners' files", &told.layers),
+        ("Rules of the app, first match wins", &told.rules),
+    ] {
+        if !steps.is_empty() {
+            page.title(title);
+            page.steps(steps);
+        }
+    }
+    page.decision(policy, inputs.http.method, told);
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    fn line(&mut self, depth: usize, text: impl Display) {
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(self.0, "{:1$}{text}", "", depth * 2);
+    }
+
+    fn title(&mut self, text: impl Display) {
+        self.0.push('\n');
+        self.line(0, text);
+    }
+
+    fn steps(&mut self, steps: &[Step<'_>]) {
+        for step in steps {
+            let verdict = match step.verdict {
+                Verdict::Matched => "matched",
+                Verdict::DidNotMatch => "did not match",
+                Verdict::Undecided => "undecided",
+                Verdict::NotReached => "not reached",
+                Verdict::PassedOver(_) => "passed over",
+            };
+            let then = if step.then.is_empty() { String::new() } else { format!(": {}", step.then) };
+            let note = match step.verdict {
+                Verdict::PassedOver(Truth::Yes) => " (report mode: it would have matched)",
+                Verdict::PassedOver(Truth::Undecided) => " (report mode: it would have been undecided)",
+                Verdict::PassedOver(Truth::No) => " (report mode: it would not have matched)",
+                _ => "",
+            };
+            self.line(1, format_args!("{verdict:VERDICTS$} {}{then}{note}", step.name));
+            match (&step.test, step.verdict) {
+                (Some(Tested::Several { how: "all of", inner, .. }), _) => inner.iter().for_each(|test| self.test(test, 0)),
+                (Some(test), _) => self.test(test, 0),
+                (None, Verdict::NotReached) => {}
+                (None, _) => self.line(1, format_args!("{:VERDICTS$}   always", "")),
+            }
+        }
+    }
+
+    fn test(&mut self, test: &Tested, depth: usize) {
+        let truth = test.truth().as_str();
+        let indent = depth * 2;
+        match test {
+            Tested::One { signal, found, wanted, .. } => {
+                self.line(1, format_args!("{:VERDICTS$}   {:indent$}{truth:9}  {signal} is {found}, wanted {wanted}", "", ""));
+            }
+            Tested::Several { how, inner, .. } => {
+                self.line(1, format_args!("{:VERDICTS$}   {:indent$}{truth:9}  {how}", "", ""));
+                inner.iter().for_each(|test| self.test(test, depth + 1));
+            }
+        }
+    }
+
+    fn decision(&mut self, policy: &Policy, method: &str, told: &Explanation<'_>) {
+        let decision = &told.decision;
+        self.title(format_args!("Decision: {}", outcome(policy, told, &decision.done)));
+        if decision.done.effect == Effect::Restrict
+            && let Some(open) = decision.merged.methods
+            && !policy.allows_method(&decision.merged, method)
+        {
+            let open = policy.method_names(open).join(", ");
+            self.line(1, format_args!("refused  {method} is answered 403, restrict.methods; open are {open}"));
+        }
+        if decision.unavailable {
+            self.line(1, "for no other reason than that the record could not be read: answered 503");
+        }
+        self.reasons("reasons", &told.reasons);
+        for fix in &told.fixes {
+            let help = fix.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
+            self.line(1, format_args!("fix      {}{help}", fix.text));
+        }
+        if decision.mode == Mode::Report {
+            self.line(1, format_args!("would be {} were nothing in report mode", outcome(policy, told, &decision.would)));
+            self.reasons("because ", &told.would_reasons);
+        }
+        if decision.done.effect != Effect::Forward {
+            let owner = policy.owner(decision.done.owner);
+            self.line(1, format_args!("contact  {} ({})", owner.contact, owner.name));
+        }
+        match decision.valid_until {
+            Some(until) => self.line(1, format_args!("holds    until {until:.0}, unless something changes before")),
+            None => self.line(1, "holds    until something changes"),
+        }
+    }
+
+    fn reasons(&mut self, title: &str, reasons: &[Reason<'_>]) {
+        let codes: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        self.line(1, format_args!("{title}  {}", codes.join(", ")));
+    }
+}
+
+fn outcome(policy: &Policy, told: &Explanation<'_>, outcome: &Outcome) -> String {
+    let with: Vec<&str> = outcome.restrictions.iter().map(|id| policy.restriction(id).name.as_str()).collect();
+    let with = if with.is_empty() { String::new() } else { format!(" with {}", with.join(", ")) };
+    let name = policy.rule_name(told.decision.app, outcome.rule);
+    let by = match outcome.rule {
+        RuleRef::Guardrail(_) => format!("by guardrail {name}"),
+        RuleRef::Rule(_) => format!("by rule {name}"),
+        RuleRef::Layer(_) => format!("by rule {name} of {}", policy.owner(outcome.owner).name),
+        RuleRef::None if outcome.effect == Effect::Block => "since no rule matched".to_owned(),
+        RuleRef::None => "since the app is in report mode".to_owned(),
+    };
+    format!("{}{with}, {by}", outcome.effect.as_str())
+}

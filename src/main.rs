@@ -1,0 +1,5 @@
+//! The `vestibule` program.
+
+fn main() -> std::process::ExitCode {
+    vestibule::cli::main()
+}
