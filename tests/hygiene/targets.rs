@@ -1,0 +1,232 @@
+//! Paths, hosts, and connections that may not speak for a host.
+
+use super::*;
+
+/// What an app that decodes, folds or cuts in its own way could take for `/admin/x`.
+const DISGUISES: &[(&str, u16)] = &[
+    ("/admin", 403),
+    ("/admin/x", 403),
+    ("/%61dmin/x", 403),
+    ("/%61%64%6d%69%6E/x", 403),
+    ("/admi%6e", 403),
+    ("//admin/x", 403),
+    ("///admin//x", 403),
+    ("/./admin/x", 403),
+    ("/%2e/admin/x", 403),
+    ("/a/../admin/x", 403),
+    ("/a/%2e%2e/admin/x", 403),
+    ("/a/.%2E/admin/x", 403),
+    ("/a/b/../../admin", 403),
+    ("/../admin/x", 403),
+    ("/admin/./x", 403),
+    ("/admin?x", 403),
+    ("/admin/..;/x", 400),
+    ("/admin;x=1/x", 400),
+    ("/;/admin/x", 400),
+    ("/..;/admin/x", 400),
+    ("/a/..;x=1/admin/x", 400),
+    ("/%2fadmin/x", 400),
+    ("/a/..%2Fadmin/x", 400),
+    ("/a%2f..%2fadmin/x", 400),
+    ("/admin%2Fx", 400),
+    ("/admin%00", 400),
+    ("/admin%00/x", 400),
+    ("/admin%5cx", 400),
+    ("/a/..%5Cadmin/x", 400),
+    ("/a\\..\\admin", 400),
+    ("\\admin", 400),
+    ("/admin%0d%0aX:%20y", 400),
+    ("/admin%7F", 400),
+    ("/a%", 400),
+    ("/a%4", 400),
+    ("/a%zz", 400),
+    ("admin/x", 400),
+    ("*", 400),
+    ("/admin\tx", 400),
+    ("/admin\x01", 400),
+    ("/admin\x7f", 400),
+];
+
+#[test]
+fn no_spelling_of_a_path_passes_a_rule_on_it() {
+    let world = World::new();
+    for (target, expected) in DISGUISES {
+        assert_eq!(status(&world.get(target, "")), *expected, "HTTP/1.1 {target:?}");
+    }
+    for (target, expected) in DISGUISES {
+        // A `:path` that breaks the grammar may also end its stream with PROTOCOL_ERROR, and never gets further.
+        let outcome = world.h2().get("wiki.localhost", target);
+        let refused = outcome.status == *expected || *expected == 400 && (outcome.reset == Some(1) || outcome.goaway == Some(1));
+        assert!(refused, "HTTP/2 {target:?}: {outcome:?}");
+    }
+    for target in ["/admin#x", "/a#/../admin", "/#", "/?#", "http://wiki.localhost/a#b"] {
+        assert_eq!(status(&world.get(target, "")), 400, "{target}");
+    }
+    // The library reads no fragment in HTTP/2; what is left is what both the policy and the app see.
+    assert_eq!(world.h2().get("wiki.localhost", "/admin#x").status, 403);
+    for target in ["http://wiki.localhost/admin/x", "http://wiki.localhost//a/../%61dmin"] {
+        assert_eq!(status(&world.get(target, "")), 403, "{target}");
+    }
+    assert_eq!(world.lines(), Vec::<String>::new());
+}
+
+#[test]
+fn the_app_receives_the_path_that_the_policy_saw_and_the_query_as_it_was() {
+    let world = World::new();
+    let paths = [
+        ("/", "/"),
+        ("/%7Euser/%41", "/~user/A"),
+        ("/a/../b//c/./d/", "/b/c/d/"),
+        ("/caf%c3%a9", "/caf%C3%A9"),
+        ("/%252e%252e/admin", "/%252e%252e/admin"),
+        ("/a%20b?q=%2e%2E/../;x=\\&y=%00%2f", "/a%20b?q=%2e%2E/../;x=\\&y=%00%2f"),
+        // CVE-2025-54576: a rule over the path must not see the query, nor the reverse.
+        ("/open?/admin/x&debug", "/open?/admin/x&debug"),
+        ("/open?a=b?c=/../admin", "/open?a=b?c=/../admin"),
+        ("/x//y?a//b", "/x/y?a//b"),
+        ("/z?", "/z?"),
+    ];
+    let mut h2 = world.h2();
+    for (target, _) in paths {
+        assert_eq!(status(&world.get(target, "")), 200, "{target}");
+        assert_eq!(h2.get("wiki.localhost", target).status, 200, "{target}");
+    }
+    assert_eq!(status(&world.get("http://wiki.localhost:80", "")), 200, "an absolute form without a path");
+    let expected: Vec<String> =
+        paths.iter().flat_map(|(_, path)| [path, path]).chain([&"/"]).map(|path| format!("GET {path} HTTP/1.1")).collect();
+    assert_eq!(world.lines(), expected);
+    let logged = world.lab.decisions(1);
+    assert!(logged.iter().all(|line| !line["path"].as_str().unwrap().contains('?')), "the log has the path alone");
+}
+
+#[test]
+fn an_app_that_needs_odd_paths_gets_them_and_nothing_else_changes() {
+    let world = World::new();
+    let get = |target: &str| {
+        status(&world.plain(format!("GET {target} HTTP/1.1\r\nHost: odd.corp.example\r\nConnection: close\r\n\r\n").as_bytes()))
+    };
+    for target in ["/a%2Fb", "/a;jsessionid=1/b", "/a//b", "//a"] {
+        assert_eq!(get(target), 200, "{target}");
+    }
+    for (target, expected) in [
+        ("/%61dmin/x", 403),
+        ("/a/../admin/x", 403),
+        ("/..;/admin", 400),
+        ("/a/..%2fadmin", 400),
+        ("/a%00", 400),
+        ("/a%5cb", 400),
+        ("/a#b", 400),
+    ] {
+        assert_eq!(get(target), expected, "{target}");
+    }
+    assert_eq!(world.lines(), ["/a%2Fb", "/a;jsessionid=1/b", "/a//b", "//a"].map(|path| format!("GET {path} HTTP/1.1")));
+}
+
+#[test]
+fn a_request_that_names_two_hosts_or_none_has_no_meaning() {
+    let world = World::new();
+    for head in [
+        "GET / HTTP/1.1\r\n",
+        "GET / HTTP/1.1\r\nHost:\r\n",
+        "GET / HTTP/1.1\r\nHost: wiki.localhost\r\nHost: wiki.localhost\r\n",
+        "GET / HTTP/1.1\r\nHost: wiki.localhost\r\nhost: odd.corp.example\r\n",
+        "GET / HTTP/1.1\r\nHost: wiki.localhost, odd.corp.example\r\n",
+        "GET / HTTP/1.1\r\nHost: wiki.localhost odd.corp.example\r\n",
+        "GET / HTTP/1.1\r\nHost: wiki.localhost/../odd\r\n",
+        "GET / HTTP/1.1\r\nHost: user@wiki.localhost\r\n",
+        "GET / HTTP/1.1\r\nHost: wiki.localhost:80:80\r\n",
+        "GET / HTTP/1.1\r\nHost: wiki.localhost:+80\r\n",
+        "GET / HTTP/1.1\r\nHost: wiki.localhost:99999\r\n",
+        "GET / HTTP/1.1\r\nHost: wiki..localhost\r\n",
+        "GET / HTTP/1.1\r\nHost: .wiki.localhost\r\n",
+        "GET / HTTP/1.1\r\nHost: wiki.localhost..\r\n",
+        "GET / HTTP/1.1\r\nHost: wiki.localhost\u{0}.example\r\n",
+        "GET / HTTP/1.1\r\nHost: wiki.l\u{f6}calhost\r\n",
+        "GET / HTTP/1.1\r\nHost: wiki%2elocalhost\r\n",
+        "GET / HTTP/1.1\r\nHost : wiki.localhost\r\n",
+        "GET / HTTP/1.1\r\n Host: wiki.localhost\r\n",
+        "GET http://odd.corp.example/ HTTP/1.1\r\nHost: wiki.localhost\r\n",
+        "GET http://wiki.localhost:81/ HTTP/1.1\r\nHost: wiki.localhost\r\n",
+        "GET http://user@wiki.localhost/ HTTP/1.1\r\nHost: wiki.localhost\r\n",
+        "GET http:///x HTTP/1.1\r\nHost: wiki.localhost\r\n",
+        "GET ftp://wiki.localhost/ HTTP/1.1\r\nHost: wiki.localhost\r\n",
+        "GET wiki.localhost:80 HTTP/1.1\r\nHost: wiki.localhost\r\n",
+    ] {
+        assert_eq!(status(&world.plain(format!("{head}Connection: close\r\n\r\n").as_bytes())), 400, "{head:?}");
+    }
+    for fields in [
+        &[(":authority", "odd.corp.example"), ("host", "wiki.localhost")][..],
+        &[(":authority", "wiki.localhost"), ("host", "wiki.localhost"), ("host", "wiki.localhost")],
+        &[(":authority", "wiki.localhost:81"), ("host", "wiki.localhost")],
+        &[(":authority", "user@wiki.localhost")],
+        &[(":authority", "wiki.localhost"), (":authority", "odd.corp.example")],
+        &[(":authority", "")],
+        &[],
+    ] {
+        let fields = [&[(":method", "GET"), (":scheme", "https"), (":path", "/")], fields].concat();
+        let outcome = world.h2().ask(&fields);
+        assert!(outcome.status == 400 || outcome.reset == Some(1) || outcome.goaway == Some(1), "{fields:?}: {outcome:?}");
+    }
+    assert_eq!(world.lines(), Vec::<String>::new());
+}
+
+#[test]
+fn a_host_has_one_form_cve_2022_23632() {
+    let world = World::new();
+    for host in [
+        "wiki.localhost",
+        "WIKI.Localhost",
+        "wiki.localhost.",
+        "wiki.localhost:80",
+        "wiki.localhost:443",
+        "Wiki.LocalHost.:80",
+        "wiki.localhost:",
+    ] {
+        for (path, expected) in [("/", 200), ("/admin", 403)] {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            assert_eq!(status(&world.plain(request.as_bytes())), expected, "{host} {path}");
+        }
+        let outcome = world.h2().get(host, "/admin");
+        assert_eq!(outcome.status, 403, "HTTP/2 {host}: {outcome:?}");
+    }
+    for received in world.received() {
+        assert_eq!(
+            (received.header("host"), received.header("x-forwarded-host")),
+            (vec!["wiki.localhost".into()], vec!["wiki.localhost".into()])
+        );
+    }
+    // Another port is another origin for the app's links, and the same app for the rules.
+    assert_eq!(status(&world.plain(b"GET /port HTTP/1.1\r\nHost: Wiki.localhost.:8443\r\nConnection: close\r\n\r\n")), 200);
+    assert_eq!(world.received().last().unwrap().header("host"), ["wiki.localhost:8443"]);
+}
+
+#[test]
+fn a_connection_speaks_only_for_hosts_of_its_certificate() {
+    let world = World::new();
+    let mut tls = support::RawTls::connect(&world.proxy, &world.lab, "wiki.localhost", None);
+    let misdirected = tls.ask("GET / HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n");
+    assert!(misdirected.starts_with("HTTP/1.1 421 "), "{misdirected}");
+    let mut h2 = world.h2();
+    assert_eq!(h2.get("elsewhere.example", "/").status, 421, "coalesced by HTTP/2");
+    assert_eq!(h2.get("nowhere.example", "/").status, 421, "and says nothing of which apps exist");
+    // The host decides, not the SNI: another app of the same certificate is itself.
+    assert_eq!(h2.get("odd.corp.example", "/a;b").status, 200);
+    assert_eq!(h2.get("wiki.localhost", "/a;b").status, 400);
+    assert_eq!(h2.get("nothing.corp.example", "/").status, 404);
+    assert_eq!(world.lines(), ["GET /a;b HTTP/1.1"]);
+    // Without TLS there is no certificate to compare with.
+    assert_eq!(status(&world.plain(b"GET /plain HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n")), 200);
+}
+
+#[test]
+fn the_admin_listener_is_not_behind_any_host() {
+    let world = World::new();
+    let admin = world.proxy.admin();
+    for host in [admin.to_string(), "localhost".into(), "127.0.0.1".into(), format!("localhost:{}", admin.port())] {
+        for path in ["/metrics", "/readyz", "/livez"] {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            assert_eq!(status(&world.plain(request.as_bytes())), 404, "{host}{path}");
+        }
+    }
+    assert_eq!(world.lines(), Vec::<String>::new());
+}
