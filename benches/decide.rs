@@ -1,0 +1,263 @@
+//! A decision, the first for a connection and memoised: 20 rules that read tier, posture, method and path, with 10 and with 10,000 apps. `cargo bench --bench decide`
+//! prints the time and the allocations of each; decisions and look-ups must show none.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use divan::{AllocProfiler, Bencher, black_box};
+use http::{HeaderMap, Method};
+use jiff::Timestamp;
+use vestibule::forward::Identity;
+use vestibule::gate::memo::{Memo, Question, Ruling};
+use vestibule::model::{
+    Claims, Device, DeviceState, Effect, Fact, FactState, Freshness, Host, Mode, NoRecord, Observation, Ownership, Standing, StateChange,
+    Wire,
+};
+use vestibule::policy::draft::{
+    App, Class, Compare, Condition, DeviceField, Draft, Glob, Guardrail, HostPattern, KeyProof, Owner, Restriction, Rule, Source, Test,
+    Tier, Want,
+};
+use vestibule::policy::{AppId, ClassId, Given, Http, Inputs, OwnerId, Policy, RestrictionId, TierId};
+use vestibule::record::{Case, Desk, Labels, Record, Writer};
+use vestibule::request;
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+
+const APPS: [u32; 2] = [10, 10_000];
+const NOW: i64 = 1_800_000_000;
+
+fn main() {
+    divan::main();
+}
+
+fn all(inner: Vec<Condition>) -> Condition {
+    Condition::All(inner)
+}
+
+fn device_is(field: DeviceField, words: &[&str]) -> Condition {
+    Condition::Test(Test::Device(field, Want::Text(words.iter().map(|word| Glob((*word).to_owned())).collect())))
+}
+
+fn fact(name: &str) -> Condition {
+    Condition::Test(Test::Fact(Arc::from(name), vec![FactState::Ok]))
+}
+
+fn at_least(tier: u8) -> Condition {
+    Condition::Test(Test::Tier(vec![(Compare::AtLeast, TierId(tier))]))
+}
+
+fn method(name: &str) -> Condition {
+    Condition::Test(Test::Method(vec![Glob(name.to_owned())]))
+}
+
+fn path(glob: &str) -> Condition {
+    Condition::Test(Test::Path(vec![Glob(glob.to_owned())]))
+}
+
+fn rules() -> Vec<Rule> {
+    let rule = |name: String, when, then, with| Rule { name, when, then, with, mode: Mode::Enforce };
+    let specific = (0..18).map(|n| {
+        let when = match n % 3 {
+            0 => all(vec![at_least(2), method("DELETE"), path(&format!("/area-{n}/*"))]),
+            1 => all(vec![path(&format!("/area-{n}/*")), fact("patched")]),
+            _ => all(vec![method("GET"), path(&format!("/area-{n}/*.pdf")), at_least(3)]),
+        };
+        rule(format!("area-{n}"), when, Effect::Block, vec![])
+    });
+    let general = [
+        rule("managed".to_owned(), all(vec![Condition::Test(Test::Class(vec![ClassId(0)])), at_least(2)]), Effect::Forward, vec![]),
+        rule("byod-read".to_owned(), at_least(1), Effect::Restrict, vec![RestrictionId(0)]),
+    ];
+    specific.chain(general).collect()
+}
+
+fn host(app: u32) -> Host {
+    request::host(&format!("app-{app}.corp.example")).expect("a host")
+}
+
+fn policy(apps: u32) -> Policy {
+    let tier = |name: &str, require| Tier { name: name.to_owned(), require };
+    let class = |name: &str, ownership: &str| Class { name: name.to_owned(), when: device_is(DeviceField::Ownership, &[ownership]) };
+    let app = |index: u32| App {
+        name: format!("app-{index}"),
+        title: String::new(),
+        owner: OwnerId(0),
+        labels: vec![],
+        hosts: vec![HostPattern::Exact(host(index))],
+        path_prefix: "/".to_owned(),
+        mode: Mode::Enforce,
+        rules: rules(),
+    };
+    Policy::compile(Draft {
+        revision: "0123456789ab".to_owned(),
+        owners: vec![Owner { name: "security".to_owned(), contact: String::new() }],
+        networks: vec![],
+        sources: vec![Source { name: "mdm".to_owned(), ttl: Duration::from_secs(86_400) }],
+        fixes: vec![],
+        classes: vec![class("corporate", "corporate"), class("personal", "personal")],
+        tiers: vec![
+            tier("none", all(vec![])),
+            tier("known", device_is(DeviceField::State, &["approved"])),
+            tier("healthy", all(vec![fact("os_supported"), fact("screen_lock")])),
+            tier(
+                "trusted",
+                all(vec![Condition::Test(Test::KeyProof(vec![KeyProof::Certificate])), fact("mdm_compliant"), fact("disk_encrypted")]),
+            ),
+        ],
+        caps: vec![],
+        restrictions: vec![Restriction { name: "read-only".to_owned(), methods: Some(vec!["GET".to_owned()]), ..Restriction::default() }],
+        guardrails: vec![Guardrail {
+            name: "gone".to_owned(),
+            apps: None,
+            when: device_is(DeviceField::State, &["suspended", "lost", "retired"]),
+            then: Effect::Block,
+            with: vec![],
+            mode: Mode::Enforce,
+        }],
+        apps: (0..apps).map(app).collect(),
+        layers: vec![],
+    })
+}
+
+fn moment(seconds: i64) -> Timestamp {
+    Timestamp::from_second(NOW + seconds).expect("a moment")
+}
+
+/// A corporate laptop of ten facts.
+fn laptop(healthy: bool) -> Standing {
+    let mut facts = [
+        "disk_encrypted",
+        "edr_healthy",
+        "firewall_on",
+        "mdm_compliant",
+        "mdm_enrolled",
+        "not_jailbroken",
+        "os_supported",
+        "patched",
+        "screen_lock",
+        "secure_boot",
+    ]
+    .map(|name| Fact {
+        name: name.to_owned(),
+        observations: vec![Observation {
+            ok: healthy || name != "screen_lock",
+            value: None,
+            source: "mdm".to_owned(),
+            observed_at: moment(-3600),
+            expires_at: None,
+        }],
+    });
+    facts.sort_by(|a, b| a.name.cmp(&b.name));
+    let device = Device {
+        id: "laptop-1".to_owned(),
+        name: None,
+        user: None,
+        team: None,
+        tags: vec![],
+        ownership: Some(Ownership::Corporate),
+        onnet: Some(true),
+        state: DeviceState::Approved,
+        state_changed: StateChange { by: String::new(), at: moment(-90_000) },
+        os: None,
+        os_version: None,
+        model: None,
+        keys: vec![],
+        posture: facts.to_vec(),
+        created_at: moment(-90_000),
+        updated_at: moment(-3600),
+        seq: 1,
+    };
+    Standing::Known { device: Arc::new(device), freshness: Freshness::Fresh, proof_ends: NOW + 90_000 }
+}
+
+const PATH: &str = "/area/of/some/depth/page.html";
+
+fn first_decision(bencher: Bencher<'_, '_>, apps: u32, standing: Standing, expected: Effect) {
+    let policy = policy(apps);
+    let host = host(apps / 2);
+    let app = policy.app_at(&host, PATH).expect("an app");
+    with_inputs(&standing, &host, |inputs| {
+        assert_eq!((app, policy.decide(app, &inputs).done.effect), (AppId(apps / 2), expected));
+        bencher.bench_local(|| policy.decide(black_box(app), black_box(&inputs)));
+    });
+}
+
+fn with_inputs(standing: &Standing, host: &Host, then: impl FnOnce(Inputs<'_>)) {
+    let (wire, claims, headers) = (Wire::default(), Claims::default(), HeaderMap::new());
+    then(Inputs {
+        now: moment(0),
+        standing,
+        peer: IpAddr::from([192, 0, 2, 1]),
+        zone: None,
+        wire: &wire,
+        claims: &claims,
+        http: Http { method: "GET", host, path: PATH, headers: &headers },
+        given: Given::default(),
+    });
+}
+
+/// The same decision for a later request of the connection, found by comparing what it read: app, method and path.
+#[divan::bench(args = APPS)]
+fn memoised(bencher: Bencher<'_, '_>, apps: u32) {
+    let policy = policy(apps);
+    let (host, standing) = (host(apps / 2), laptop(true));
+    let app = policy.app_at(&host, PATH).expect("an app");
+    let desk = Desk::new(Arc::new(Record::new().expect("metrics")), Writer(0));
+    let labels = Labels {
+        app: "app",
+        class: "corporate",
+        tier: "healthy",
+        reason: "rule.matched",
+        owner: "security",
+        mode: "enforce",
+        decided: Effect::Forward,
+        done: Effect::Forward,
+    };
+    let made = Instant::now();
+    let headers = HeaderMap::new();
+    let question = Question { app, rules: 1, standing: 1, claims: 1, method: &Method::GET, host: &host, path: PATH, headers: &headers };
+    with_inputs(&standing, &host, |inputs| {
+        let decision = policy.decide(app, &inputs);
+        let identity = Identity::new(Some("laptop-1"), "corporate", "healthy", Effect::Forward, []);
+        let ruling = Ruling {
+            decision,
+            standing: standing.clone(),
+            zone: None,
+            claims: Rc::default(),
+            identity,
+            case: Case::new(&desk, &labels, Vec::new()),
+            refused: Default::default(),
+            made,
+        };
+        let mut memo = Memo::default();
+        memo.keep(&question, policy.reads(app), Rc::new(ruling));
+        assert_eq!(memo.find(&question, moment(0), made).expect("kept").decision, decision);
+        bencher.bench_local(|| memo.find(black_box(&question), moment(0), made));
+    });
+}
+
+#[divan::bench(args = APPS)]
+fn forwarded(bencher: Bencher<'_, '_>, apps: u32) {
+    first_decision(bencher, apps, laptop(true), Effect::Forward);
+}
+
+/// With the reasons why it is not forwarded.
+#[divan::bench(args = APPS)]
+fn restricted(bencher: Bencher<'_, '_>, apps: u32) {
+    first_decision(bencher, apps, laptop(false), Effect::Restrict);
+}
+
+#[divan::bench(args = APPS)]
+fn blind(bencher: Bencher<'_, '_>, apps: u32) {
+    first_decision(bencher, apps, Standing::NoRecord(NoRecord::NoProof), Effect::Block);
+}
+
+#[divan::bench(args = APPS)]
+fn app_of_a_request(bencher: Bencher<'_, '_>, apps: u32) {
+    let policy = policy(apps);
+    let host = host(apps / 2);
+    bencher.bench_local(|| policy.app_at(black_box(&host), black_box(PATH)));
+}
