@@ -14,7 +14,6 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, Cache};
 use http::{Request, Response};
 use hyper::body::Incoming;
-use jiff::Timestamp;
 
 use self::answer::{blocked, page, restrict, send, turn_away};
 pub use self::ask::{Ask, Unasked};
@@ -49,7 +48,6 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct House {
     pub rules: Arc<Rules>,
-    pub posture: Arc<Posture>,
     pub upstreams: Upstreams,
 }
 
@@ -65,7 +63,7 @@ impl Core {
     pub fn new(desk: Rc<Desk>, rules: Arc<ArcSwap<Rules>>) -> Rc<Self> {
         let now = rules.load_full();
         let upstreams = Upstreams::new(&now.routes, &now.limits, &now.up);
-        let house = House { posture: Arc::clone(&now.posture), upstreams, rules: now };
+        let house = House { upstreams, rules: now };
         Rc::new(Self { desk, rules: RefCell::new(Cache::new(rules)), house: RefCell::new(Rc::new(house)) })
     }
 
@@ -76,7 +74,7 @@ impl Core {
         let mut house = self.house.borrow_mut();
         if house.rules.serial != latest.serial {
             let upstreams = house.upstreams.next(&latest.routes, &latest.limits, &latest.up);
-            *house = Rc::new(House { posture: Arc::clone(&latest.posture), upstreams, rules: Arc::clone(latest) });
+            *house = Rc::new(House { upstreams, rules: Arc::clone(latest) });
         }
         Rc::clone(&house)
     }
@@ -117,7 +115,7 @@ pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body
 fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, known: Known, visit: &mut Visit) -> Rc<Ruling> {
     let began = Instant::now();
     let rules = &house.rules;
-    let now = Timestamp::try_from(visit.began()).unwrap_or(Timestamp::MAX);
+    let now = visit.now();
     let (claims, claimed) = conn.claims(request.headers());
     let Known { standing, serial, zone } = known;
     let question = Question {
@@ -179,7 +177,7 @@ fn refused(conn: &Conn, house: &House, ruling: &Ruling, key: RestrictionKey, vis
     let case = ruling.refused(key).get_or_init(|| {
         let on = Connection { listener: &conn.door.listener, peer: conn.peer, zone: ruling.zone, wire: &conn.wire, claims: &ruling.claims };
         let reason = Reason::Restriction(key).to_string();
-        let now = Timestamp::try_from(visit.began()).unwrap_or(Timestamp::MAX);
+        let now = visit.now();
         let line = fragment(&house.rules.policy, &ruling.decision, &ruling.standing, &on, Some(&reason), now);
         case(&conn.core.desk, &house.rules.policy, &ruling.decision, Some(&reason), line)
     });

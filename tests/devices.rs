@@ -116,7 +116,7 @@ fn a_certificate_file_gives_its_key() {
     fs::create_dir(folder.join("certs")).unwrap();
     fs::write(folder.join("certs/device.pem"), signed.cert.pem()).unwrap();
     done(folder, &["set", "a", "--create", "keys+=cert:certs/device.pem"]);
-    let expected = vestibule::posture::certificate::of_der(signed.cert.der()).unwrap();
+    let expected = vestibule::identify::spki_sha256(signed.cert.der()).unwrap();
     assert!(done(folder, &["show", "a"]).contains(&format!("spki_sha256:{expected}")));
     done(folder, &["set", "a", "keys-=cert:certs/device.pem"]);
     assert!(!done(folder, &["show", "a"]).contains("spki_sha256"));

@@ -5,13 +5,12 @@ use std::rc::Rc;
 use http::header::{CONNECTION, CONTENT_LENGTH, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use jiff::Timestamp;
 
 use super::memo::Ruling;
 use super::{Ask, Conn, House, Unasked, refused};
 use crate::forward::{self, Body, Failure, Order, Subject};
-use crate::model::{Effect, Reason, RestrictionKey};
-use crate::policy::Permit;
+use crate::model::{Effect, RestrictionKey};
+use crate::policy::{AppId, Permit};
 use crate::portal::{self, App, Form, Refusal};
 use crate::record::{Case, Connection, Labels, Visit, own};
 use crate::request::wants_upgrade;
@@ -79,7 +78,7 @@ fn own_page(refusal: &Refusal<'_>, visit: &Visit, (form, head): (Form, bool)) ->
 }
 
 pub fn blocked<'a>(house: &'a House, ask: &'a Ask, ruling: &'a Ruling, visit: &Visit) -> Refusal<'a> {
-    let now = Timestamp::try_from(visit.began()).unwrap_or(Timestamp::MAX);
+    let now = visit.now();
     Refusal::Blocked { policy: &house.rules.policy, decision: &ruling.decision, standing: &ruling.standing, now, host: &ask.host }
 }
 
@@ -155,30 +154,25 @@ pub async fn send(
 fn fail(conn: &Conn, house: &House, ruling: &Rc<Ruling>, failure: &Failure, asked: (Form, bool), visit: &mut Visit) -> Response<Body> {
     let app = app(house, ruling.decision.app);
     let (refusal, error) = match failure {
-        Failure::Unreachable(_) => (Refusal::UpstreamUnreachable { app }, Some(Reason::UpstreamUnreachable)),
-        Failure::Timeout => (Refusal::UpstreamTimeout { app }, Some(Reason::UpstreamTimeout)),
-        Failure::Broken(_) => (Refusal::UpstreamBroken { app }, Some(Reason::UpstreamBroken)),
+        Failure::Unreachable(_) => (Refusal::UpstreamUnreachable { app }, Some("upstream.unreachable")),
+        Failure::Timeout => (Refusal::UpstreamTimeout { app }, Some("upstream.timeout")),
+        Failure::Broken(_) => (Refusal::UpstreamBroken { app }, Some("upstream.broken")),
         Failure::BodyTooLarge { limit } => {
             if ruling.decision.merged.max_body == Some(*limit) {
                 refused(conn, house, ruling, RestrictionKey::MaxBody, visit);
             }
             (Refusal::TooLarge { app, limit: *limit }, None)
         }
-        Failure::ClientTimeout => (Refusal::Malformed { what: "the request's body stopped coming" }, Some(Reason::ClientGone)),
-        Failure::ClientGone => (Refusal::Malformed { what: "the request ended before it was whole" }, Some(Reason::ClientGone)),
+        Failure::ClientTimeout => (Refusal::Malformed { what: "the request's body stopped coming" }, Some("request.cut")),
+        Failure::ClientGone => (Refusal::Malformed { what: "the request ended before it was whole" }, Some("request.cut")),
     };
-    if let Some(reason) = error {
-        tracing::debug!(app = app.policy.app_name(app.id), error = ?failure, "no answer from the app");
-        visit.failed(match reason {
-            Reason::UpstreamUnreachable => "upstream.unreachable",
-            Reason::UpstreamTimeout => "upstream.timeout",
-            Reason::UpstreamBroken => "upstream.broken",
-            _ => "request.cut",
-        });
+    if let Some(error) = error {
+        visit.failed(error);
+        tracing::debug!(app = app.policy.app_name(app.id), ?failure, "no answer from the app");
     }
     own_page(&refusal, visit, asked)
 }
 
-fn app(house: &House, app: crate::policy::AppId) -> App<'_> {
+fn app(house: &House, app: AppId) -> App<'_> {
     App { policy: &house.rules.policy, id: app }
 }

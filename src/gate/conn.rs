@@ -108,14 +108,14 @@ impl Conn {
             let mut state = self.state.borrow_mut();
             self.bind(&mut state, house, began);
             if let Some(kept) = &state.kept
-                && kept.generation == house.posture.generation()
+                && kept.generation == house.rules.posture.generation()
                 && instant < kept.until
             {
                 return Known { standing: kept.standing.clone(), serial: state.standing, zone: state.zone };
             }
             (state.proof.clone(), state.zone, state.bound)
         };
-        let kept = house.posture.standing(&proof).await;
+        let kept = house.rules.posture.standing(&proof).await;
         let mut state = self.state.borrow_mut();
         state.serials += 1;
         let known = Known { standing: kept.standing.clone(), serial: state.serials, zone };
@@ -227,11 +227,11 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
             routes: configuration.routes,
             limits: configuration.limits,
             trust: trust.map(|trust| (Arc::from("edge"), Arc::new(trust))).into_iter().collect(),
-            posture: Arc::clone(&posture),
+            posture,
             rates: Arc::new(Rates::new(1)),
             up,
         };
-        House { rules: Arc::new(rules), posture, upstreams }
+        House { rules: Arc::new(rules), upstreams }
     }
 
     /// A certificate authority's trust, and one that issues devices' certificates by it.
@@ -253,7 +253,7 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
         let folder = tempfile::tempdir().unwrap();
         let (trust, issue) = trust();
         let before = house(folder.path(), 1, None, Some(trust));
-        let after = house(folder.path(), 2, Some(&before.posture), None);
+        let after = house(folder.path(), 2, Some(&before.rules.posture), None);
         let desk = Desk::new(Arc::new(Record::new().unwrap()), Writer(0));
         let core = Core::new(desk, Arc::new(ArcSwap::new(Arc::clone(&before.rules))));
         let door = Arc::new(Door { listener: Arc::from("edge"), https: true, redirect_port: None });

@@ -171,6 +171,29 @@ pub struct Device {
 }
 
 impl Device {
+    /// A record that states nothing but its state.
+    pub fn blank(id: &str, state: DeviceState, by: &str, at: Timestamp) -> Self {
+        Self {
+            id: id.to_owned(),
+            name: None,
+            user: None,
+            team: None,
+            tags: Vec::new(),
+            ownership: None,
+            onnet: None,
+            state,
+            state_changed: StateChange { by: by.to_owned(), at },
+            os: None,
+            os_version: None,
+            model: None,
+            keys: Vec::new(),
+            posture: Vec::new(),
+            created_at: at,
+            updated_at: at,
+            seq: 0,
+        }
+    }
+
     pub fn fact(&self, name: &str) -> Option<&Fact> {
         self.posture.iter().find(|f| f.name == name)
     }

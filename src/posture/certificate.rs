@@ -3,10 +3,10 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::identify;
 
 /// A certificate file is a few KiB; more than this is another file by mistake.
 const SIZE_MAX: u64 = 1 << 20;
@@ -28,18 +28,13 @@ pub fn spki_sha256(path: &Path) -> Result<String, CertificateError> {
     let mut pem = Vec::new();
     std::fs::File::open(path).and_then(|file| file.take(SIZE_MAX).read_to_end(&mut pem)).map_err(unreadable)?;
     let der = CertificateDer::from_pem_slice(&pem).map_err(|_| CertificateError::NotPem { path: path_buf() })?;
-    of_der(&der).ok_or_else(|| CertificateError::Malformed { path: path_buf() })
-}
-
-/// The same of a certificate in DER; `None` when it is malformed.
-pub fn of_der(der: &[u8]) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let digest = digest::digest(&digest::SHA256, certificate.tbs_certificate.subject_pki.raw);
-    Some(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    identify::spki_sha256(&der).ok_or_else(|| CertificateError::Malformed { path: path_buf() })
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::digest;
+
     use super::*;
 
     #[test]

@@ -179,7 +179,7 @@ impl Edit {
 
     /// The record after the edit, facts and all; the store gives it its `updated_at` and `seq` when it differs.
     pub(super) fn applied(&self, before: Option<&Device>, voice: Voice, by: &By, now: Timestamp) -> Result<(Device, Passed), Wrong> {
-        let mut device = before.cloned().unwrap_or_else(|| blank(&self.id, by, now));
+        let mut device = before.cloned().unwrap_or_else(|| Device::blank(&self.id, DeviceState::Pending, by.as_str(), now));
         let mut passed = Passed::default();
         for change in &self.changes {
             match change {
@@ -223,28 +223,6 @@ pub fn unknown(field: &str) -> Wrong {
 
 const fn revoked(state: DeviceState) -> bool {
     matches!(state, DeviceState::Suspended | DeviceState::Lost | DeviceState::Retired)
-}
-
-fn blank(id: &str, by: &By, now: Timestamp) -> Device {
-    Device {
-        id: id.to_owned(),
-        name: None,
-        user: None,
-        team: None,
-        tags: Vec::new(),
-        ownership: None,
-        onnet: None,
-        state: DeviceState::Pending,
-        state_changed: StateChange { by: by.as_str().to_owned(), at: now },
-        os: None,
-        os_version: None,
-        model: None,
-        keys: Vec::new(),
-        posture: Vec::new(),
-        created_at: now,
-        updated_at: now,
-        seq: 0,
-    }
 }
 
 fn parts<'t>(text: &'t str, separators: &'t [char]) -> impl Iterator<Item = &'t str> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
+use jiff::Timestamp;
 
 use super::{Cell, Desk, Timer, line};
 use crate::model::{Effect, Host};
@@ -216,6 +217,11 @@ impl Visit {
     /// When the request's head was complete.
     pub fn began(&self) -> SystemTime {
         self.0.as_ref().map_or(UNIX_EPOCH, |open| open.began)
+    }
+
+    /// `began` as policies count time.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::try_from(self.began()).unwrap_or(Timestamp::MAX)
     }
 
     pub fn started(&self) -> Instant {

@@ -13,7 +13,7 @@ use super::nearest;
 use crate::cli::failure::Failure;
 use crate::model::{
     Browser, Claims, Device, DeviceState, Fact, FactState, FormFactor, Freshness, Host, Ja4, NoRecord, Observation, Os, Ownership,
-    Standing, StateChange, WELL_KNOWN_FACTS, Wire,
+    Standing, WELL_KNOWN_FACTS, Wire,
 };
 use crate::policy::draft::{HostPattern, Source};
 use crate::policy::{AppId, ClassId, Given, Http, Inputs, Policy, TierId, ZoneId};
@@ -280,25 +280,7 @@ impl<'a> Situation<'a> {
     /// The device's record; where none was asked for an approved one that states nothing else.
     fn record(&mut self) -> &mut Device {
         let now = self.now;
-        self.device.get_or_insert_with(|| Device {
-            id: "described by --set".to_owned(),
-            name: None,
-            user: None,
-            team: None,
-            tags: Vec::new(),
-            ownership: None,
-            onnet: None,
-            state: DeviceState::Approved,
-            state_changed: StateChange { by: String::new(), at: now },
-            os: None,
-            os_version: None,
-            model: None,
-            keys: Vec::new(),
-            posture: Vec::new(),
-            created_at: now,
-            updated_at: now,
-            seq: 0,
-        })
+        self.device.get_or_insert_with(|| Device::blank("described by --set", DeviceState::Approved, "", now))
     }
 
     pub fn settle(mut self) -> Result<Settled, Failure> {
