@@ -1,10 +1,10 @@
 //! What a client says of itself. Never trusted, always compared.
 
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$note:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($variant),+ }
+        pub enum $name { $($(#[$note])* $variant),+ }
 
         impl $name {
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
@@ -18,8 +18,21 @@ macro_rules! words {
                 match word { $($word => Some(Self::$variant),)+ _ => None }
             }
         }
+
+        impl $crate::model::Word for $name {
+            const ALL: &'static [Self] = Self::ALL;
+
+            fn bit(self) -> u32 {
+                1 << self as u32
+            }
+
+            fn word(self) -> &'static str {
+                self.as_str()
+            }
+        }
     };
 }
+pub(super) use words;
 
 words!(
     /// An operating system family, as claimed or as recorded.

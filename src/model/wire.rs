@@ -49,6 +49,17 @@ pub struct Wire {
     pub ja4: Option<Ja4>,
     /// JA4 without the extensions that change from one connection of a client to its next.
     pub ja4_stable: Option<Ja4>,
+    /// MD5 in lower-case hex, only where the configuration asks for it (`fingerprints.ja3`).
+    pub ja3: Option<Box<str>>,
     /// The SYN's signature, `fingerprint::syn::signature`.
     pub syn: Option<Box<str>>,
+}
+
+/// What the first request's bytes show below HTTP: known from the first request on, not before. `None` is "unavailable".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// The HTTP/2 opening `settings|window_update|priorities|pseudo-header order`, `fingerprint::h2`.
+    pub h2: Option<Box<str>>,
+    /// Our hash of the order and case of the first request's fields, `fingerprint::order`.
+    pub header_order: Option<Box<str>>,
 }
