@@ -52,6 +52,13 @@ impl Table {
         self.by_name.get(name).copied()
     }
 
+    /// It has a use of its own, named by no condition.
+    pub fn has_use(&self, name: &str) {
+        if let Some(entry) = self.index(name).and_then(|at| self.entries.get(at)) {
+            entry.used.set(true);
+        }
+    }
+
     /// All whose name the glob matches: they count as used.
     pub fn matching<'a>(&'a self, glob: &'a Glob) -> impl Iterator<Item = usize> + 'a {
         let of_name = |entry: &Named| self.by_name.get(&entry.name).copied();

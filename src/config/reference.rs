@@ -55,6 +55,7 @@ fn value(kind: &Kind) -> String {
         Kind::List(of) => format!("list of: {}", value(of)),
         Kind::Map(of) => format!("map of names to: {}", value(of)),
         Kind::Shape(shape) => format!("[{0}](#{0})", shape.name),
+        Kind::Either(list, shape) => format!("{}; or [{1}](#{1})", value(list), shape.name),
         Kind::Condition => "[condition](#conditions)".to_owned(),
         Kind::Apps => "[selector](#selectors-of-apps)".to_owned(),
         Kind::Text(_)

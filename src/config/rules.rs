@@ -28,15 +28,17 @@ pub fn owners(main: Obj<'_>, out: &mut Findings) -> Vec<Owner> {
     owners
 }
 
-pub fn networks(main: Obj<'_>, out: &mut Findings) -> Vec<Network> {
+pub fn networks(main: Obj<'_>, names: &Names<'_>, out: &mut Findings) -> Vec<Network> {
     let mut seen: HashMap<IpNet, Place> = HashMap::new();
     let mut networks = Vec::new();
     for entry in main.entries("networks") {
         if entry.key == "none" {
             out.error(entry.key_place, "`none` is the word for no named network; choose another name");
         }
+        let obj = Obj::new(&entry.value, &shapes::NETWORK);
+        let listed = matches!(entry.value.value, Value::List(_));
         let mut ranges = Vec::new();
-        for node in entry.value.items() {
+        for node in if listed { entry.value.items() } else { obj.items("ranges") } {
             let Some(text) = node.text() else {
                 out.left_out::<()>();
                 continue;
@@ -54,7 +56,11 @@ pub fn networks(main: Obj<'_>, out: &mut Findings) -> Vec<Network> {
                 Err(expected) => out.error(node.place, format!("found `{}`, {expected}", short(text))),
             }
         }
-        networks.push(Network { name: entry.key.clone(), ranges });
+        let syn_is_direct = !listed && obj.text("syn") == Some("direct");
+        if syn_is_direct {
+            names.networks.has_use(&entry.key);
+        }
+        networks.push(Network { name: entry.key.clone(), ranges, syn_is_direct });
     }
     networks
 }

@@ -73,6 +73,7 @@ fn kind(kind: &Kind) -> Value {
         Kind::List(of) => json!({"type": "array", "items": self::kind(of)}),
         Kind::Map(of) => json!({"type": "object", "patternProperties": {units::NAME: self::kind(of)}, "additionalProperties": false}),
         Kind::Shape(shape) => json!({"$ref": format!("#/$defs/{}", shape.name)}),
+        Kind::Either(list, shape) => json!({"anyOf": [self::kind(list), {"$ref": format!("#/$defs/{}", shape.name)}]}),
         Kind::Condition => json!({"$ref": "#/$defs/condition"}),
         Kind::Apps => {
             let name = json!({"type": "string", "pattern": units::NAME});

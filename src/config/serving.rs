@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::names::Table;
 use super::obj::Obj;
 use super::report::{Findings, Place};
-use super::typed::{Admin, AskCertificate, Cache, CertificateFiles, DecisionLog, Limits, Listener, LogTarget, Store, Tls};
+use super::typed::{Admin, AskCertificate, Cache, CertificateFiles, DecisionLog, Fingerprints, Limits, Listener, LogTarget, Store, Tls};
 use super::yaml::{Node, short};
 use super::{shapes, units};
 use crate::model::Host;
@@ -26,6 +26,8 @@ pub enum Holds {
     Certificates,
     PrivateKey,
     RevocationList,
+    /// A table of known signatures.
+    Known,
 }
 
 /// Reads the parts of the main file. `folder` is the file's own: relative paths start there.
@@ -161,6 +163,22 @@ impl<'a> Serving<'a> {
             cache: Cache { entries: cache.count("entries"), ttl: cache.duration("ttl"), negative_ttl: cache.duration("negative_ttl") },
             serve_stale: obj.object("when_down", &shapes::WHEN_DOWN).duration("serve_stale"),
         })
+    }
+
+    pub fn fingerprints(&mut self, out: &mut Findings) -> Fingerprints {
+        let obj = self.main.object("fingerprints", &shapes::FINGERPRINTS);
+        let known = obj.get("known").and_then(|node| self.file(Some(node), Holds::Known, out));
+        let mut accept_ch: Vec<String> = Vec::new();
+        for node in obj.items("accept_ch") {
+            match node.text() {
+                Some(hint) if accept_ch.iter().any(|known| known == hint) => {
+                    out.warn(node.place, format!("`{}` stands twice", short(hint)))
+                }
+                Some(hint) => accept_ch.push(hint.to_owned()),
+                None => drop(out.left_out::<()>()),
+            }
+        }
+        Fingerprints { known, ja3: obj.flag("ja3"), accept_ch }
     }
 
     pub fn decision_log(&self, out: &mut Findings) -> Option<DecisionLog> {

@@ -51,6 +51,8 @@ pub enum Kind {
     /// Free names to values.
     Map(&'static Self),
     Shape(&'static Shape),
+    /// A list, or a map with the shape's keys that holds it.
+    Either(&'static Self, &'static Shape),
     Condition,
     /// Which apps: a list of names, or a map with one of `SELECTORS`.
     Apps,
@@ -90,6 +92,7 @@ impl Kind {
             Self::List(of) => format!("list, each item {}", of.expected()),
             Self::Map(of) => format!("map, each value {}", of.expected()),
             Self::Shape(shape) => shape.name.to_owned(),
+            Self::Either(of, shape) => format!("{}, or a map with the keys of `{}`", of.words(), shape.name),
             Self::Condition => "condition".to_owned(),
             Self::Apps => "list of app names, or a map with `label` or `owner`".to_owned(),
         }

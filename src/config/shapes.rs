@@ -1,5 +1,8 @@
 //! Every key of the configuration: its kind, its default, its meaning. The checker, the JSON Schema and the reference read this table.
 
+mod fingerprints;
+
+pub use self::fingerprints::{FINGERPRINTS, NETWORK};
 use super::shape::Kind::{Apps, Condition, Count, CountOr, Duration, Flag, List, Map, Name, Rate, Size, Some, Text, Word};
 use super::shape::Need::{Absent, Default, Required};
 use super::shape::{Key, Kind, Need, Shape};
@@ -31,9 +34,15 @@ pub static ROOT: Shape = Shape {
         ),
         key(
             "networks",
-            Map(&Some(&Text("network"))),
+            Map(&Kind::Either(&Some(&Text("network")), &NETWORK)),
             Absent("no named networks"),
             "Names for address ranges, read as `net.zone`; the narrowest range that holds the peer gives the name.",
+        ),
+        key(
+            "fingerprints",
+            Kind::Shape(&FINGERPRINTS),
+            Absent("the defaults of its keys"),
+            "What connections show of the programs behind them.",
         ),
         key(
             "posture",
@@ -506,6 +515,8 @@ pub static ALL: &[&Shape] = &[
     &WHEN_DOWN,
     &DECISION_LOG,
     &OWNER,
+    &NETWORK,
+    &FINGERPRINTS,
     &POSTURE,
     &SOURCE,
     &FIX,

@@ -22,6 +22,7 @@ pub struct Configuration {
     pub limits: Limits,
     pub store: Store,
     pub decision_log: Option<DecisionLog>,
+    pub fingerprints: Fingerprints,
     pub policy: Draft,
     /// One an app, in the order of `policy.apps`: the index is the `AppId`.
     pub routes: Vec<Route>,
@@ -125,6 +126,17 @@ pub struct DecisionLog {
     pub rotate: u64,
     /// When the log cannot be written, requests are refused with 503 rather than answered unlogged.
     pub required: bool,
+}
+
+/// `fingerprints:`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprints {
+    /// The operator's table of known signatures.
+    pub known: Option<PathBuf>,
+    /// Compute JA3 as well.
+    pub ja3: bool,
+    /// Client hints to ask for by `Accept-CH`, by their field names.
+    pub accept_ch: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -65,10 +65,11 @@ impl Parsed {
         let store = serving.store(out);
         let limits = serving.limits(out);
         let decision_log = serving.decision_log(out);
+        let fingerprints = serving.fingerprints(out);
         let policy = Draft {
             revision: text::revision(files),
             owners: rules::owners(main, out),
-            networks: rules::networks(main, out),
+            networks: rules::networks(main, &names, out),
             sources: rules::sources(main),
             fixes: rules::fixes(main, out),
             classes: rules::classes(main, &names, out),
@@ -102,6 +103,7 @@ impl Parsed {
             limits,
             store,
             decision_log,
+            fingerprints,
             policy: Draft { apps, layers, ..policy },
             routes,
         });

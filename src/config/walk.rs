@@ -59,6 +59,11 @@ fn kind(node: &Node, kind: &'static Kind, out: &mut Findings) {
         Kind::Some(of) | Kind::List(of) => list(node, of, kind, out),
         Kind::Map(of) => map(node, of, kind, out),
         Kind::Shape(of) => shape(node, of, out),
+        Kind::Either(list, of) => match &node.value {
+            Value::List(_) => self::kind(node, list, out),
+            Value::Map(_) => shape(node, of, out),
+            _ => expect(false, node, kind, out),
+        },
         Kind::Condition => condition(node, out),
         Kind::Apps => apps(node, kind, out),
     }

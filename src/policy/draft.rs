@@ -40,6 +40,8 @@ pub struct Owner {
 pub struct Network {
     pub name: String,
     pub ranges: Vec<IpNet>,
+    /// A SYN from here is the client's own: nothing opens connections for it.
+    pub syn_is_direct: bool,
 }
 
 /// A source of posture facts; facts of a source that is not listed are refused.

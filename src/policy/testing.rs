@@ -153,7 +153,7 @@ pub fn draft(rules: Vec<Rule>) -> Draft {
     Draft {
         revision: "0123456789ab".to_owned(),
         owners: vec![owner("knowledge"), owner("finance"), owner("security")],
-        networks: vec![Network { name: "office".to_owned(), ranges: vec!["10.0.0.0/8".parse().expect("a range")] }],
+        networks: vec![Network { name: "office".to_owned(), ranges: vec!["10.0.0.0/8".parse().expect("a range")], syn_is_direct: false }],
         sources: vec![
             Source { name: "mdm".to_owned(), ttl: Duration::from_secs(24 * 3600) },
             Source { name: "manual".to_owned(), ttl: Duration::from_secs(720 * 3600) },

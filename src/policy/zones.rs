@@ -45,6 +45,7 @@ mod tests {
         let network = |name: &str, ranges: &[&str]| Network {
             name: name.to_owned(),
             ranges: ranges.iter().map(|range| range.parse().expect("a range")).collect(),
+            syn_is_direct: false,
         };
         let zones = Zones::new(&[
             network("all", &["0.0.0.0/0"]),
