@@ -137,7 +137,8 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
         Inputs { now, standing: &standing, peer: conn.peer, zone, wire: &conn.wire, claims: &claims, http, given: Given::default() };
     let decision = rules.policy.decide(ask.app, &inputs);
     let took = began.elapsed();
-    let on = Connection { listener: &conn.door.listener, peer: conn.peer, zone, wire: &conn.wire, claims: &claims };
+    let on =
+        Connection { listener: &conn.door.listener, peer: conn.peer, zone, wire: &conn.wire, opening: conn.opening(), claims: &claims };
     let line = fragment(&rules.policy, &decision, &standing, &on, None, now);
     let case = case(&conn.core.desk, &rules.policy, &decision, None, line);
     let identity = identity(&rules.policy, &decision, &standing);
@@ -175,7 +176,14 @@ fn case(desk: &Desk, policy: &Policy, decision: &Decision, refused: Option<&str>
 /// Records that a restriction refused a request that the decision let pass.
 fn refused(conn: &Conn, house: &House, ruling: &Ruling, key: RestrictionKey, visit: &mut Visit) {
     let case = ruling.refused(key).get_or_init(|| {
-        let on = Connection { listener: &conn.door.listener, peer: conn.peer, zone: ruling.zone, wire: &conn.wire, claims: &ruling.claims };
+        let on = Connection {
+            listener: &conn.door.listener,
+            peer: conn.peer,
+            zone: ruling.zone,
+            wire: &conn.wire,
+            opening: conn.opening(),
+            claims: &ruling.claims,
+        };
         let reason = Reason::Restriction(key).to_string();
         let now = visit.now();
         let line = fragment(&house.rules.policy, &ruling.decision, &ruling.standing, &on, Some(&reason), now);

@@ -24,7 +24,8 @@ pub fn turn_away(conn: &Conn, house: &House, request: &Request<Incoming>, unaske
         Labels { app, class: "none", tier: "none", reason: &reason, owner: "none", mode: "enforce", decided: effect, done: effect };
     let (claims, _) = conn.claims(request.headers());
     let zone = house.rules.policy.zone(conn.peer);
-    let on = Connection { listener: &conn.door.listener, peer: conn.peer, zone, wire: &conn.wire, claims: &claims };
+    let on =
+        Connection { listener: &conn.door.listener, peer: conn.peer, zone, wire: &conn.wire, opening: conn.opening(), claims: &claims };
     let line = own(&labels, &on, zone.map(|zone| house.rules.policy.zone_name(zone)), house.rules.policy.revision());
     visit.refused(Case::new(&conn.core.desk, &labels, line));
     let refusal = match unasked {

@@ -1,6 +1,6 @@
 //! A connection: its facts, and what has been made of them so far.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::memo::Memo;
 use super::{Core, House};
 use crate::forward::Client;
 use crate::identify;
-use crate::model::{Claims, Host, NoRecord, Proof, Standing, Wire};
+use crate::model::{Claims, Host, NoRecord, Opening, Proof, Standing, Wire};
 use crate::policy::ZoneId;
 use crate::posture::Kept;
 use crate::request::Authority;
@@ -44,6 +44,7 @@ pub struct Conn {
     pub spared: Option<Arc<[Host]>>,
     /// What apps are told of the connection.
     pub client: Client,
+    opening: OnceCell<Opening>,
     pub(super) state: RefCell<State>,
 }
 
@@ -99,7 +100,19 @@ impl Conn {
         };
         let client = Client::new(peer, door.https);
         let state = RefCell::new(state);
-        Self { core, door, peer, wire: Wire::default(), chain: Vec::new(), served: None, spared: None, client, state }
+        let wire = Wire::default();
+        Self { core, door, peer, wire, chain: Vec::new(), served: None, spared: None, client, opening: OnceCell::new(), state }
+    }
+
+    /// What the first request's bytes showed. Whole before that request comes to the gate, and the same for all that follow.
+    pub fn opening(&self) -> &Opening {
+        const UNSEEN: &Opening = &Opening { h2: None, header_order: None };
+        self.opening.get().unwrap_or(UNSEEN)
+    }
+
+    /// Told once, by who reads the connection's bytes; what is told later is not heard.
+    pub fn opened(&self, opening: Opening) {
+        let _ = self.opening.set(opening);
     }
 
     /// What is known of the device, at once when it was asked before and nothing changed since.

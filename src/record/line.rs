@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 
 use super::visit::{Labels, Open};
-use crate::model::{Browser, Claims, FormFactor, Ja4, Mode, Os, Standing, Wire};
+use crate::model::{Browser, Claims, FormFactor, Ja4, Mode, Opening, Os, Standing, Wire};
 use crate::policy::{Decision, Policy, RuleRef, ZoneId};
 
 /// What a line tells of the connection.
@@ -18,6 +18,7 @@ pub struct Connection<'a> {
     pub peer: IpAddr,
     pub zone: Option<ZoneId>,
     pub wire: &'a Wire,
+    pub opening: &'a Opening,
     pub claims: &'a Claims,
 }
 
@@ -105,7 +106,12 @@ fn connection(out: &mut Vec<u8>, on: &Connection<'_>, zone: Option<&str>) {
         ("ja4", on.wire.ja4.as_ref().map(Ja4::as_str)),
         ("ja4_stable", on.wire.ja4_stable.as_ref().map(Ja4::as_str)),
         ("syn", on.wire.syn.as_deref()),
+        ("h2", on.opening.h2.as_deref()),
+        ("header_order", on.opening.header_order.as_deref()),
     ];
+    // Only where it is asked for: its value changes with each connection of a browser, and would look like a fact to whoever reads the log.
+    let ja3 = on.wire.ja3.as_deref().map(|ja3| ("ja3", Some(ja3)));
+    let wire = wire.into_iter().chain(ja3);
     object(out, "wire", wire);
     let claims = [
         ("os", on.claims.os.map(Os::as_str)),
