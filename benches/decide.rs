@@ -1,4 +1,4 @@
-//! A decision, the first for a connection and memoised: 20 rules that read tier, posture, method and path, with 10 and with 10,000 apps. `cargo bench --bench decide`
+//! A decision, the first for a connection and memoised: 20 rules that read tier, posture, wire, method and path, with 10 and with 10,000 apps. `cargo bench --bench decide`
 //! prints the time and the allocations of each; decisions and look-ups must show none.
 
 use std::net::IpAddr;
@@ -12,12 +12,12 @@ use jiff::Timestamp;
 use vestibule::forward::Identity;
 use vestibule::gate::memo::{Memo, Question, Ruling};
 use vestibule::model::{
-    Claims, Device, DeviceState, Effect, Fact, FactState, Freshness, Host, Mode, NoRecord, Observation, Ownership, Standing, StateChange,
-    Wire,
+    Browser, Claims, Device, DeviceState, Effect, Fact, FactState, Freshness, Host, Identification, Mode, NoRecord, Observation, Opening,
+    Ownership, Set, Sight, Standing, StateChange, Wire,
 };
 use vestibule::policy::draft::{
-    App, Class, Compare, Condition, DeviceField, Draft, Glob, Guardrail, HostPattern, KeyProof, Owner, Restriction, Rule, Source, Test,
-    Tier, Want,
+    App, Cap, Class, Compare, Condition, DeviceField, Draft, Glob, Guardrail, HostPattern, KeyProof, Owner, Restriction, Rule, Source,
+    Test, Tier, Want, WireField,
 };
 use vestibule::policy::{AppId, ClassId, Given, Http, Inputs, OwnerId, Policy, RestrictionId, TierId};
 use vestibule::record::{Case, Desk, Labels, Record, Writer};
@@ -53,6 +53,10 @@ fn method(name: &str) -> Condition {
     Condition::Test(Test::Method(vec![Glob(name.to_owned())]))
 }
 
+fn wire(field: WireField, words: &[&str]) -> Condition {
+    Condition::Test(Test::Wire(field, Want::Text(words.iter().map(|word| Glob((*word).to_owned())).collect())))
+}
+
 fn path(glob: &str) -> Condition {
     Condition::Test(Test::Path(vec![Glob(glob.to_owned())]))
 }
@@ -61,7 +65,8 @@ fn rules() -> Vec<Rule> {
     let rule = |name: String, when, then, with| Rule { name, when, then, with, mode: Mode::Enforce };
     let specific = (0..18).map(|n| {
         let when = match n % 3 {
-            0 => all(vec![at_least(2), method("DELETE"), path(&format!("/area-{n}/*"))]),
+            0 if n % 2 == 0 => all(vec![wire(WireField::Stack, &["openssl", "go", "unknown"]), path(&format!("/area-{n}/*"))]),
+            0 => all(vec![wire(WireField::Os, &["linux"]), wire(WireField::Browser, &["curl", "wget"]), at_least(2)]),
             1 => all(vec![path(&format!("/area-{n}/*")), fact("patched")]),
             _ => all(vec![method("GET"), path(&format!("/area-{n}/*.pdf")), at_least(3)]),
         };
@@ -107,7 +112,11 @@ fn policy(apps: u32) -> Policy {
                 all(vec![Condition::Test(Test::KeyProof(vec![KeyProof::Certificate])), fact("mdm_compliant"), fact("disk_encrypted")]),
             ),
         ],
-        caps: vec![],
+        caps: vec![Cap {
+            name: "lying-stack".to_owned(),
+            when: Condition::Test(Test::Wire(WireField::Contradictions, Want::Any)),
+            max_tier: TierId(1),
+        }],
         restrictions: vec![Restriction { name: "read-only".to_owned(), methods: Some(vec!["GET".to_owned()]), ..Restriction::default() }],
         guardrails: vec![Guardrail {
             name: "gone".to_owned(),
@@ -186,13 +195,22 @@ fn first_decision(bencher: Bencher<'_, '_>, apps: u32, standing: Standing, expec
 }
 
 fn with_inputs(standing: &Standing, host: &Host, then: impl FnOnce(Inputs<'_>)) {
-    let (wire, claims, headers) = (Wire::default(), Claims::default(), HeaderMap::new());
+    let (wire, opening, claims, headers) = (Wire::default(), Opening::default(), Claims::default(), HeaderMap::new());
+    let identification = Identification {
+        stacks: ["chromium".into()].into_iter().collect(),
+        browsers: [Browser::Chrome, Browser::Edge, Browser::Opera].into_iter().collect(),
+        os: Set::all(),
+        ..Identification::default()
+    };
+    let sight = Sight { identification: Arc::new(identification), ..Sight::default() };
     then(Inputs {
         now: moment(0),
         standing,
         peer: IpAddr::from([192, 0, 2, 1]),
         zone: None,
         wire: &wire,
+        opening: &opening,
+        sight: &sight,
         claims: &claims,
         http: Http { method: "GET", host, path: PATH, headers: &headers },
         given: Given::default(),
@@ -218,7 +236,8 @@ fn memoised(bencher: Bencher<'_, '_>, apps: u32) {
     };
     let made = Instant::now();
     let headers = HeaderMap::new();
-    let question = Question { app, rules: 1, standing: 1, claims: 1, method: &Method::GET, host: &host, path: PATH, headers: &headers };
+    let question =
+        Question { app, rules: 1, standing: 1, claims: 1, sight: 1, method: &Method::GET, host: &host, path: PATH, headers: &headers };
     with_inputs(&standing, &host, |inputs| {
         let decision = policy.decide(app, &inputs);
         let identity = Identity::new(Some("laptop-1"), "corporate", "healthy", Effect::Forward, []);
@@ -227,6 +246,7 @@ fn memoised(bencher: Bencher<'_, '_>, apps: u32) {
             standing: standing.clone(),
             zone: None,
             claims: Rc::default(),
+            sight: Rc::default(),
             identity,
             case: Case::new(&desk, &labels, Vec::new()),
             refused: Default::default(),

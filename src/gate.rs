@@ -4,6 +4,7 @@ mod answer;
 mod ask;
 mod conn;
 pub mod memo;
+mod sight;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -26,7 +27,7 @@ use crate::identify::ClientTrust;
 use crate::model::{Mode, Reason, RestrictionKey, Standing};
 use crate::policy::{Decision, Given, Http, Inputs, Permit, Policy};
 use crate::posture::Posture;
-use crate::record::{Case, Connection, Desk, Labels, Visit, fragment};
+use crate::record::{Case, Desk, Labels, Visit, fragment};
 
 /// One configuration in force, shared by all workers and never changed: a reload makes the next.
 #[derive(Debug)]
@@ -117,12 +118,14 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
     let rules = &house.rules;
     let now = visit.now();
     let (claims, claimed) = conn.claims(request.headers());
+    let (sight, sighted) = conn.sight(house, &known, (&claims, claimed));
     let Known { standing, serial, zone } = known;
     let question = Question {
         app: ask.app,
         rules: rules.serial,
         standing: serial,
         claims: claimed,
+        sight: sighted,
         method: request.method(),
         host: &ask.host,
         path: ask.target.path(),
@@ -133,17 +136,26 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
         return ruling;
     }
     let http = Http { method: question.method.as_str(), host: &ask.host, path: question.path, headers: question.headers };
-    let inputs =
-        Inputs { now, standing: &standing, peer: conn.peer, zone, wire: &conn.wire, claims: &claims, http, given: Given::default() };
+    let inputs = Inputs {
+        now,
+        standing: &standing,
+        peer: conn.peer,
+        zone,
+        wire: &conn.wire,
+        opening: conn.opening(),
+        sight: &sight,
+        claims: &claims,
+        http,
+        given: Given::default(),
+    };
     let decision = rules.policy.decide(ask.app, &inputs);
     let took = began.elapsed();
-    let on =
-        Connection { listener: &conn.door.listener, peer: conn.peer, zone, wire: &conn.wire, opening: conn.opening(), claims: &claims };
+    let on = conn.told(zone, &claims, &sight);
     let line = fragment(&rules.policy, &decision, &standing, &on, None, now);
     let case = case(&conn.core.desk, &rules.policy, &decision, None, line);
     let identity = identity(&rules.policy, &decision, &standing);
     let refused = Default::default();
-    let ruling = Rc::new(Ruling { decision, standing, zone, claims, identity, case: Rc::clone(&case), refused, made: began });
+    let ruling = Rc::new(Ruling { decision, standing, zone, claims, sight, identity, case: Rc::clone(&case), refused, made: began });
     conn.state.borrow_mut().memo.keep(&question, rules.policy.reads(ask.app), Rc::clone(&ruling));
     visit.decided(case, took);
     ruling
@@ -176,14 +188,7 @@ fn case(desk: &Desk, policy: &Policy, decision: &Decision, refused: Option<&str>
 /// Records that a restriction refused a request that the decision let pass.
 fn refused(conn: &Conn, house: &House, ruling: &Ruling, key: RestrictionKey, visit: &mut Visit) {
     let case = ruling.refused(key).get_or_init(|| {
-        let on = Connection {
-            listener: &conn.door.listener,
-            peer: conn.peer,
-            zone: ruling.zone,
-            wire: &conn.wire,
-            opening: conn.opening(),
-            claims: &ruling.claims,
-        };
+        let on = conn.told(ruling.zone, &ruling.claims, &ruling.sight);
         let reason = Reason::Restriction(key).to_string();
         let now = visit.now();
         let line = fragment(&house.rules.policy, &ruling.decision, &ruling.standing, &on, Some(&reason), now);

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use vestibule::model::{
-    Claims, Device, DeviceState, Effect, Fact, Freshness, NoRecord, Observation, Os, Ownership, Standing, StateChange, Wire,
+    Browser, Claims, Contradiction, Device, DeviceState, Effect, Fact, Freshness, Identification, NoRecord, Observation, Opening, Os,
+    Ownership, Set, Sight, Standing, StateChange, Verdict, Wire,
 };
 use vestibule::policy::{Given, Http, Inputs, Policy};
 use vestibule::{config, request};
@@ -51,10 +52,13 @@ tiers:
   - {name: none}
   - {name: known, require: {device.state: approved}}
   - {name: healthy, require: {posture.screen_lock: ok, posture.os_supported: ok}}
-caps: [{name: unseen, when: {posture.age: "> 7d"}, max_tier: known}]
+caps:
+  - {name: unseen, when: {posture.age: "> 7d"}, max_tier: known}
+  - {name: lying-stack, when: {any: [{wire.contradictions: any}, {wire.contradictions: "*_vs_tls"}]}, max_tier: known}
 restrictions: {read-only: {methods: [GET, HEAD]}, private: {no_store: true}}
 guardrails:
   - {name: gone, when: {device.state: [lost, retired]}, then: block}
+  - {name: odd, when: {wire.stack: [unknown, "our-*"], wire.os: windows, wire.browser: [firefox, "*go"], wire.drift: true}, then: block}
   - {name: watched, when: {http.header.x-debug: any}, then: block, mode: report}
 apps:
   - name: wiki
@@ -104,6 +108,18 @@ fn a_decision_allocates_nothing_whatever_it_comes_to() {
         |state, healthy, freshness| Standing::Known { device: Arc::new(device(now, state, healthy)), freshness, proof_ends: 1_900_000_000 };
     let claims = Claims { os: Some(Os::Windows), ..Claims::default() };
     let wire = Wire::default();
+    let opening = Opening::default();
+    let lying: Set<Contradiction> = [Contradiction::UaBrowserVsTls].into_iter().collect();
+    let sight = Sight {
+        identification: Arc::new(Identification {
+            stacks: ["openssl".into(), "our-scanner".into(), "gnutls".into()].into_iter().collect(),
+            browsers: Set::<Browser>::all(),
+            os: Set::<Os>::all(),
+            ..Identification::default()
+        }),
+        verdict: Verdict { contradictions: lying, ..Verdict::default() },
+        ..Sight::default()
+    };
     let mut headers = HeaderMap::new();
     headers.insert("x-debug", HeaderValue::from_static("1"));
     for (standing, path, expected) in [
@@ -122,6 +138,8 @@ fn a_decision_allocates_nothing_whatever_it_comes_to() {
             peer: IpAddr::from([192, 0, 2, 1]),
             zone: None,
             wire: &wire,
+            opening: &opening,
+            sight: &sight,
             claims: &claims,
             http: Http { method: "GET", host: &host, path, headers: &headers },
             given: Given::default(),

@@ -12,7 +12,7 @@ use super::units;
 use super::walk::nearest;
 use super::yaml::{Node, Value, short};
 use crate::model::{FactState, WELL_KNOWN_FACTS};
-use crate::policy::draft::{Compare, Condition, DeviceField, Glob, KeyProof, Test, Want};
+use crate::policy::draft::{Compare, Condition, DeviceField, Glob, KeyProof, Test, Want, WireField};
 use crate::policy::{ClassId, TierId, ZoneId};
 use crate::request;
 
@@ -88,6 +88,10 @@ fn test(signal: SignalKind, rest: &str, place: Place, node: &Node, names: &Names
             names.reads_posture.set(names.reads_posture.get().or(Some(place)));
             compared(values, out, |list, out| durations(list, out).map(Test::PostureAge))
         }
+        SignalKind::Wire(field @ (WireField::Intercepted | WireField::Drift)) => Condition::Test(Test::Wire(field, values.flags(out))),
+        SignalKind::Wire(WireField::Contradictions) => {
+            Condition::Test(Test::Wire(WireField::Contradictions, values.set_of(&signals::words(signal), out)))
+        }
         SignalKind::Wire(field) => Condition::Test(Test::Wire(field, values.texts(signal, out))),
         SignalKind::Claim(field) => Condition::Test(Test::Claim(field, values.texts(signal, out))),
         SignalKind::Peer => Condition::Test(Test::Peer(values.map(out, peer))),
@@ -126,13 +130,22 @@ impl<'a> Values<'a> {
         let words = signals::words(signal);
         Want::Text(self.map(out, |node, out| {
             let Some(text) = node.text() else { return out.left_out() };
-            if !words.is_empty() && !text.contains('*') && !words.contains(&text) {
-                let hint = nearest(text, words.iter().copied())
-                    .map_or_else(|| format!("; expected {}", one_of(&words)), |word| format!("; did you mean `{word}`?"));
-                out.error(node.place, format!("found `{}`, which it never is{hint}", short(text)));
+            one_of_words(text, &words, node.place, out);
+            if signal == SignalKind::Wire(WireField::Stack) && !text.contains('*') && !stack(text) {
+                out.error(node.place, format!("found `{}`, expected a stack's name: lower-case letters, digits, `_` and `-`", short(text)));
             }
             Some(Glob(text.to_owned()))
         }))
+    }
+
+    /// Of a set whose members are few and known: `any`, `none`, or some of `words`.
+    fn set_of(&self, words: &[&str], out: &mut Findings) -> Want {
+        for node in self.0 {
+            if let Some(text) = node.text() {
+                one_of_words(text, words, node.place, out);
+            }
+        }
+        self.set(out)
     }
 
     fn flags(&self, out: &mut Findings) -> Want {
@@ -160,6 +173,19 @@ impl<'a> Values<'a> {
             Some(text) => Some(Glob(text.to_owned())),
             None => out.left_out(),
         }))
+    }
+}
+
+fn stack(text: &str) -> bool {
+    text.len() <= 32 && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-'))
+}
+
+/// A text that is none of the words, where these are all that a signal can be, never matches.
+fn one_of_words(text: &str, words: &[&str], place: Place, out: &mut Findings) {
+    if !words.is_empty() && !text.contains('*') && !words.contains(&text) {
+        let hint = nearest(text, words.iter().copied())
+            .map_or_else(|| format!("; expected {}", one_of(words)), |word| format!("; did you mean `{word}`?"));
+        out.error(place, format!("found `{}`, which it never is{hint}", short(text)));
     }
 }
 
@@ -362,7 +388,7 @@ mod tests {
     use super::super::obj::Obj;
     use super::super::{shapes, walk, yaml};
     use super::*;
-    use crate::policy::draft::{ClaimField, Version, WireField};
+    use crate::policy::draft::{ClaimField, Version};
 
     const MAIN: &str = "\
 networks: {office: [10.0.0.0/8], desk: [10.1.0.0/16]}

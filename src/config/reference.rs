@@ -20,7 +20,11 @@ pub fn reference() -> String {
     text.push_str("\n| signal | meaning |\n|---|---|\n");
     for signal in SIGNALS {
         let words = words(signal.kind);
-        let words = if signal.name.starts_with("claims.") { format!(" One of `{}`.", words.join("`, `")) } else { String::new() };
+        let words = if signal.name.starts_with("claims.") || signal.name == "wire.contradictions" {
+            format!(" One of `{}`.", words.join("`, `"))
+        } else {
+            String::new()
+        };
         let _ = writeln!(text, "| `{}` | {}{words} |", signal.name, signal.doc);
     }
     let _ = writeln!(text, "\n## Selectors of apps\n");

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::shape::{COMBINE, Key, Kind, Need, SELECTORS, Shape};
 use super::signals::{self, FACT, HEADER, SIGNALS, SignalKind};
 use super::{shapes, units};
+use crate::policy::draft::WireField;
 
 /// Text that is not blank.
 const TEXT: &str = "\\S";
@@ -120,6 +121,7 @@ fn condition() -> Value {
 fn wanted(signal: SignalKind) -> Value {
     let words = signals::words(signal);
     let one = match signal {
+        SignalKind::Wire(WireField::Intercepted | WireField::Drift) => json!({"type": "boolean"}),
         SignalKind::OnNet => json!({"enum": [true, false, "none"]}),
         SignalKind::Fact | SignalKind::KeyProof => json!({"enum": words}),
         _ if words.is_empty() => json!({"type": "string", "minLength": 1}),

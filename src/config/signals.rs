@@ -1,6 +1,6 @@
 //! What a condition can read. One table for the parser, the JSON Schema and the reference.
 
-use crate::model::{Browser, FormFactor, Os};
+use crate::model::{Browser, Contradiction, FormFactor, Os};
 use crate::policy::draft::{ClaimField, DeviceField, WireField};
 
 #[derive(Debug)]
@@ -67,6 +67,40 @@ pub const SIGNALS: &[Signal] = &[
         SignalKind::Wire(WireField::Ja4Stable),
         "JA4 without what changes between connections of one client, or `unavailable`.",
     ),
+    signal("wire.h2", SignalKind::Wire(WireField::H2), "The HTTP/2 opening, `settings|window update|priorities|order`, or `unavailable`."),
+    signal(
+        "wire.syn",
+        SignalKind::Wire(WireField::Syn),
+        "The signature of the connection's SYN, or `unavailable`: behind balancers, under SYN cookies.",
+    ),
+    signal(
+        "wire.stack",
+        SignalKind::Wire(WireField::Stack),
+        "The program's TLS and HTTP stack by name, a set: `chromium`, `firefox`, `apple`, `openssl`, `go`, ... `unknown` is in no row of the table, \
+         `unavailable` was not seen.",
+    ),
+    signal(
+        "wire.os",
+        SignalKind::Wire(WireField::Os),
+        "The operating systems that the wire does not exclude, a set; `unknown` or `unavailable`.",
+    ),
+    signal(
+        "wire.browser",
+        SignalKind::Wire(WireField::Browser),
+        "The families of programs that come like this, a set; `unknown` or `unavailable`.",
+    ),
+    signal(
+        "wire.intercepted",
+        SignalKind::Wire(WireField::Intercepted),
+        "Whether programs of many families come as this one stack: a TLS-inspecting proxy is on the way.",
+    ),
+    signal("wire.drift", SignalKind::Wire(WireField::Drift), "Whether a proven device speaks as it never did before."),
+    signal(
+        "wire.contradictions",
+        SignalKind::Wire(WireField::Contradictions),
+        "Where claims or record contradict the wire, a set: a kind by its name; `any` is at least one strong kind, `none` the opposite. \
+         `ua_os_vs_syn` is strong only in a network with `syn: direct`.",
+    ),
     signal("claims.os", SignalKind::Claim(ClaimField::Os), "The operating system that the client claims, or `unavailable`."),
     signal("claims.browser", SignalKind::Claim(ClaimField::Browser), "The browser that the client claims, or `unavailable`."),
     signal("claims.form_factor", SignalKind::Claim(ClaimField::FormFactor), "The kind of device that the client claims, or `unavailable`."),
@@ -111,6 +145,10 @@ pub fn words(kind: SignalKind) -> Vec<&'static str> {
     match kind {
         SignalKind::Device(DeviceField::Ownership) => crate::model::Ownership::ALL.iter().map(|o| o.as_str()).chain(["none"]).collect(),
         SignalKind::Device(DeviceField::State) => crate::model::DeviceState::ALL.iter().map(|s| s.as_str()).chain(["none"]).collect(),
+        SignalKind::Wire(WireField::Intercepted | WireField::Drift) => vec!["true", "false"],
+        SignalKind::Wire(WireField::Contradictions) => Contradiction::ALL.iter().map(|c| c.as_str()).chain(["any", "none"]).collect(),
+        SignalKind::Wire(WireField::Os) => Os::ALL.iter().map(|o| o.as_str()).chain(["unknown", "unavailable"]).collect(),
+        SignalKind::Wire(WireField::Browser) => Browser::ALL.iter().map(|b| b.as_str()).chain(["unknown", "unavailable"]).collect(),
         SignalKind::Claim(ClaimField::Os) => Os::ALL.iter().map(|o| o.as_str()).chain(["unavailable"]).collect(),
         SignalKind::Claim(ClaimField::Browser) => Browser::ALL.iter().map(|b| b.as_str()).chain(["unavailable"]).collect(),
         SignalKind::Claim(ClaimField::FormFactor) => FormFactor::ALL.iter().map(|f| f.as_str()).chain(["unavailable"]).collect(),

@@ -5,6 +5,7 @@ use super::shape::{COMBINE, Key, Kind, Need, SELECTORS, Shape, article, one_of};
 use super::signals::{self, SIGNALS, SignalKind};
 use super::units;
 use super::yaml::{Node, Value, short};
+use crate::policy::draft::WireField;
 
 /// Names longer than this are not compared with the known ones.
 const LONGEST_COMPARED: usize = 64;
@@ -224,6 +225,11 @@ fn one(node: &Node, signal: SignalKind, out: &mut Findings) {
             let right = matches!(node.value, Value::Bool(_)) || node.text() == Some("none");
             if !right {
                 out.shape(node.place, format!("found {}, expected `true`, `false` or `none`", node.found()));
+            }
+        }
+        SignalKind::Wire(WireField::Intercepted | WireField::Drift) => {
+            if !matches!(node.value, Value::Bool(_)) {
+                out.shape(node.place, format!("found {}, expected `true` or `false`", node.found()));
             }
         }
         SignalKind::Fact | SignalKind::KeyProof => {

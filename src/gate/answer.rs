@@ -12,7 +12,7 @@ use crate::forward::{self, Body, Failure, Order, Subject};
 use crate::model::{Effect, RestrictionKey};
 use crate::policy::{AppId, Permit};
 use crate::portal::{self, App, Form, Refusal};
-use crate::record::{Case, Connection, Labels, Visit, own};
+use crate::record::{Case, Labels, Visit, own};
 use crate::request::wants_upgrade;
 
 /// Answers what is not decided, and records it under no app: the label of what a stranger asks for must not grow with what strangers ask for.
@@ -24,8 +24,8 @@ pub fn turn_away(conn: &Conn, house: &House, request: &Request<Incoming>, unaske
         Labels { app, class: "none", tier: "none", reason: &reason, owner: "none", mode: "enforce", decided: effect, done: effect };
     let (claims, _) = conn.claims(request.headers());
     let zone = house.rules.policy.zone(conn.peer);
-    let on =
-        Connection { listener: &conn.door.listener, peer: conn.peer, zone, wire: &conn.wire, opening: conn.opening(), claims: &claims };
+    let sight = conn.glance(house);
+    let on = conn.told(zone, &claims, &sight);
     let line = own(&labels, &on, zone.map(|zone| house.rules.policy.zone_name(zone)), house.rules.policy.revision());
     visit.refused(Case::new(&conn.core.desk, &labels, line));
     let refusal = match unasked {

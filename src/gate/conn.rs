@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use smallvec::SmallVec;
 
 use super::memo::Memo;
+use super::sight::Sighted;
 use super::{Core, House};
 use crate::forward::Client;
 use crate::identify;
@@ -67,6 +68,7 @@ pub(super) struct State {
     claims: Rc<Claims>,
     /// Changes whenever `claims` does.
     claimed: u64,
+    pub sighted: Sighted,
     pub memo: Memo,
     /// Of the last request: browsers stay with one.
     host: Option<Host>,
@@ -95,6 +97,7 @@ impl Conn {
             said: Default::default(),
             claims: Rc::default(),
             claimed: 0,
+            sighted: Sighted::default(),
             memo: Memo::default(),
             host: None,
         };

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::conn::copied;
 use crate::forward::Identity;
-use crate::model::{Claims, Host, RestrictionKey, Standing};
+use crate::model::{Claims, Host, RestrictionKey, Sight, Standing};
 use crate::policy::{AppId, Decision, Reads, ZoneId};
 use crate::record::Case;
 
@@ -20,6 +20,7 @@ pub struct Ruling {
     pub standing: Standing,
     pub zone: Option<ZoneId>,
     pub claims: Rc<Claims>,
+    pub sight: Rc<Sight>,
     pub identity: Identity,
     pub case: Rc<Case>,
     /// By `RestrictionKey`: made when such a restriction first refuses.
@@ -45,7 +46,7 @@ impl Ruling {
     }
 }
 
-/// What a decision may depend on besides the connection itself. `rules`, `standing` and `claims` are serial numbers of the connection's own
+/// What a decision may depend on besides the connection itself. `rules`, `standing`, `claims` and `sight` are serial numbers of the connection's own
 /// values, which change whenever those do.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
@@ -53,6 +54,7 @@ pub struct Question<'a> {
     pub rules: u64,
     pub standing: u64,
     pub claims: u64,
+    pub sight: u64,
     pub method: &'a Method,
     pub host: &'a Host,
     pub path: &'a str,
@@ -65,6 +67,7 @@ struct Entry {
     rules: u64,
     standing: u64,
     claims: u64,
+    sight: u64,
     method: Option<Method>,
     host: Option<Host>,
     path: Option<Box<str>>,
@@ -79,6 +82,7 @@ impl Entry {
             && self.rules == question.rules
             && self.standing == question.standing
             && self.claims == question.claims
+            && self.sight == question.sight
             && self.method.as_ref().is_none_or(|method| method == question.method)
             && self.host.as_ref().is_none_or(|host| host == question.host)
             && self.path.as_deref().is_none_or(|path| path == question.path)
@@ -103,12 +107,13 @@ impl Memo {
 
     /// Keeps a ruling in place of the oldest.
     pub fn keep(&mut self, question: &Question<'_>, reads: &Reads, ruling: Rc<Ruling>) {
-        let Question { app, rules, standing, claims, .. } = *question;
+        let Question { app, rules, standing, claims, sight, .. } = *question;
         let entry = Entry {
             app,
             rules,
             standing,
             claims,
+            sight,
             method: reads.method.then(|| question.method.clone()),
             host: reads.host.then(|| question.host.clone()),
             path: reads.path.then(|| question.path.into()),

@@ -1,5 +1,6 @@
 //! What the layers of a connection say together, and where they disagree with what is claimed or recorded.
 
+use std::fmt;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -35,11 +36,49 @@ words!(
     }
 );
 
+/// A contradiction with both sides as short text, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clash {
+    pub kind: Contradiction,
+    /// Such as `chrome 142`.
+    pub claimed: Box<str>,
+    /// Such as `openssl: curl, python`.
+    pub seen: Box<str>,
+}
+
+/// Claims and record compared with the wire: `identify::compare`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// All that were found, weak ones included.
+    pub contradictions: Set<Contradiction>,
+    /// Those of them that no honest path explains: what `wire.contradictions: any` means.
+    pub strong: Set<Contradiction>,
+    pub confidence: Confidence,
+    /// One for each of `contradictions`, in their order.
+    pub clashes: SmallVec<[Clash; 1]>,
+}
+
+impl Default for Verdict {
+    fn default() -> Self {
+        Self { contradictions: Set::EMPTY, strong: Set::EMPTY, confidence: Confidence::None, clashes: SmallVec::new() }
+    }
+}
+
 /// Major versions, both ends included; `to` is `None` while the newest version still does so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Span {
     pub from: u32,
     pub to: Option<u32>,
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to {
+            None => write!(f, "{}+", self.from),
+            Some(to) if to == self.from => write!(f, "{to}"),
+            Some(to) => write!(f, "{}-{to}", self.from),
+        }
+    }
 }
 
 /// What the wire alone leaves possible, by the table of known signatures. Made once per connection and table.

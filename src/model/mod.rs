@@ -7,6 +7,7 @@ mod host;
 mod identification;
 mod reason;
 mod set;
+mod sight;
 mod standing;
 mod wire;
 
@@ -14,8 +15,9 @@ pub use claims::{Browser, Claims, FormFactor, Os};
 pub use device::{Device, DeviceState, Fact, FactState, Key, KeyKind, Observation, Ownership, StateChange, WELL_KNOWN_FACTS};
 pub use effect::{Effect, Mode};
 pub use host::Host;
-pub use identification::{Confidence, Contradiction, Identification, Span};
+pub use identification::{Clash, Confidence, Contradiction, Identification, Span, Verdict};
 pub use reason::{Reason, RestrictionKey};
 pub use set::{Set, Word};
+pub use sight::Sight;
 pub use standing::{Freshness, NoRecord, Proof, Standing};
 pub use wire::{Ja4, Opening, Syn, Wire};

@@ -178,11 +178,11 @@ impl Words {
     }
 
     /// Against a set: any member may match.
-    pub fn hold_set(&self, members: &[String]) -> bool {
+    pub fn hold_set<'a>(&self, mut members: impl Iterator<Item = &'a str>) -> bool {
         match self {
-            Self::Text(_) => members.iter().any(|member| self.hold(member)),
-            Self::Any => !members.is_empty(),
-            Self::None => members.is_empty(),
+            Self::Text(_) => members.any(|member| self.hold(member)),
+            Self::Any => members.next().is_some(),
+            Self::None => members.next().is_none(),
         }
     }
 }
@@ -306,6 +306,7 @@ impl Cond {
                 Leaf::Host(_) => reads.host = true,
                 Leaf::Path(_) => reads.path = true,
                 Leaf::Claim(..) => reads.claims = true,
+                Leaf::Wire(WireField::Intercepted | WireField::Drift | WireField::Contradictions, _) => reads.sight = true,
                 Leaf::Header(id, _) => {
                     if let Some(name) = headers.get(usize::from(id.0))
                         && !reads.headers.contains(name)

@@ -161,6 +161,15 @@ impl Condition {
     pub const fn always() -> Self {
         Self::All(Vec::new())
     }
+
+    /// Whether any of its comparisons is such a one.
+    pub fn reads(&self, such: &impl Fn(&Test) -> bool) -> bool {
+        match self {
+            Self::All(inner) | Self::Any(inner) => inner.iter().any(|condition| condition.reads(such)),
+            Self::Not(inner) => inner.reads(such),
+            Self::Test(test) => such(test),
+        }
+    }
 }
 
 /// One comparison. A list in YAML means any of, and stands here as one `Want` with several alternatives.
@@ -230,6 +239,48 @@ pub enum DeviceField {
 pub enum WireField {
     Ja4,
     Ja4Stable,
+    H2,
+    Syn,
+    /// A set, as the next two: whatever the wire leaves possible.
+    Stack,
+    Os,
+    Browser,
+    /// Compares as the text `true` or `false`, as the next does.
+    Intercepted,
+    Drift,
+    /// A set of kinds, of which `any` and `none` count the strong ones alone.
+    Contradictions,
+}
+
+impl WireField {
+    pub const ALL: [Self; 10] = [
+        Self::Ja4,
+        Self::Ja4Stable,
+        Self::H2,
+        Self::Syn,
+        Self::Stack,
+        Self::Os,
+        Self::Browser,
+        Self::Intercepted,
+        Self::Drift,
+        Self::Contradictions,
+    ];
+
+    /// The signal's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ja4 => "wire.ja4",
+            Self::Ja4Stable => "wire.ja4_stable",
+            Self::H2 => "wire.h2",
+            Self::Syn => "wire.syn",
+            Self::Stack => "wire.stack",
+            Self::Os => "wire.os",
+            Self::Browser => "wire.browser",
+            Self::Intercepted => "wire.intercepted",
+            Self::Drift => "wire.drift",
+            Self::Contradictions => "wire.contradictions",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

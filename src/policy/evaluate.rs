@@ -4,16 +4,15 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::TierId;
 use super::condition::{Ages, Cond, Leaf, Words, compare_version};
-use super::draft::DeviceField;
+use super::draft::{DeviceField, WireField};
 use super::facts::{after, age};
 use super::scene::{Record, Scene};
 use super::truth::Truth;
-use crate::model::{Device, Ja4};
+use super::wire::UNSEEN;
+use crate::model::Device;
 
 /// The word that `device.*` compares as without a record.
 const NO_RECORD: &str = "none";
-/// The word that unseen wire and claims compare as.
-const UNSEEN: &str = "unavailable";
 /// The word that an absent header compares as.
 const NO_HEADER: &str = "none";
 
@@ -88,6 +87,7 @@ impl<'a> Scene<'a> {
                 met != 0 && met != (least..=most).count()
             }
             Leaf::Tier(_) => false,
+            Leaf::Wire(WireField::Contradictions, words) => self.a_record_may_contradict(words),
             leaf => leaf.reads_record(),
         };
         if free {
@@ -122,7 +122,7 @@ impl<'a> Scene<'a> {
                 Record::Absent(_) => Truth::No,
                 Record::Unreadable => Truth::Undecided,
             },
-            Leaf::Wire(field, words) => seen(words, self.wire(*field).map(Ja4::as_str)),
+            Leaf::Wire(field, words) => self.wire_field(*field, words),
             Leaf::Claim(field, words) => seen(words, self.claim(*field)),
             Leaf::Peer(ranges) => Truth::of(ranges.iter().any(|range| range.contains(&self.inputs.peer))),
             Leaf::Zone(zones) => Truth::of(zones.contains(&self.inputs.zone)),
@@ -145,7 +145,7 @@ impl<'a> Scene<'a> {
         match self.record {
             Record::Absent(_) => Truth::of(words.hold_absent(NO_RECORD)),
             Record::Unreadable => Truth::Undecided,
-            Record::Known { device, .. } if field == DeviceField::Tags => Truth::of(words.hold_set(&device.tags)),
+            Record::Known { device, .. } if field == DeviceField::Tags => Truth::of(words.hold_set(device.tags.iter().map(String::as_str))),
             Record::Known { device, .. } => field_text(device, field).map_or(Truth::Undecided, |found| Truth::of(words.hold(found))),
         }
     }
@@ -202,7 +202,7 @@ mod tests {
     use super::super::draft::{ClaimField, Compare, Condition, Draft, KeyProof, Test, Version, Want, WireField};
     use super::super::testing::*;
     use super::*;
-    use crate::model::{Browser, Effect, FactState, FormFactor, NoRecord, Os};
+    use crate::model::{Browser, Effect, FactState, FormFactor, Ja4, NoRecord, Os};
 
     /// The truth of a condition, seen from outside: an app rule that matches forwards, one that is undecided is as strict as what follows.
     fn truth_in(draft: &Draft, visit: &Visit, when: &Condition) -> Truth {

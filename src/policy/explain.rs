@@ -2,7 +2,7 @@
 
 use super::condition::{Cond, Leaf};
 use super::decide::Scope;
-use super::draft::{Compare, DeviceField, Fix, KeyProof};
+use super::draft::{Compare, DeviceField, Fix, KeyProof, WireField};
 use super::evaluate::field_text;
 use super::facts::age;
 use super::scene::{Record, Scene};
@@ -262,7 +262,13 @@ impl<'a> Teller<'a, '_> {
         match leaf {
             Leaf::Class(_) => self.policy.class_name(scene.class_now()).to_owned(),
             Leaf::Tier(_) => self.policy.tier_name(scene.tier_now()).to_owned(),
-            Leaf::Wire(field, _) => scene.wire(*field).map_or_else(|| "unavailable".to_owned(), ToString::to_string),
+            Leaf::Wire(WireField::Contradictions, _) => {
+                let verdict = &scene.inputs.sight.verdict;
+                let weak = |kind| if verdict.strong.has(kind) { "" } else { " (weak)" };
+                let kinds: Vec<String> = verdict.contradictions.iter().map(|kind| format!("{}{}", kind.as_str(), weak(kind))).collect();
+                if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") }
+            }
+            Leaf::Wire(field, _) => scene.wire(*field).join(", "),
             Leaf::Claim(field, _) => scene.claim(*field).unwrap_or("unavailable").to_owned(),
             Leaf::Peer(_) => scene.inputs.peer.to_string(),
             Leaf::Zone(_) => scene.inputs.zone.map_or("none", |zone| self.policy.zone_name(zone)).to_owned(),

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 
 use super::{ClassId, TierId, ZoneId};
-use crate::model::{Claims, Host, Standing, Wire};
+use crate::model::{Claims, Host, Opening, Sight, Standing, Wire};
 
 /// The request's own signals. `path` is canonical, without query; `method` as sent.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,9 @@ pub struct Inputs<'a> {
     /// `Policy::zone(peer)`, computed once per connection and policy.
     pub zone: Option<ZoneId>,
     pub wire: &'a Wire,
+    pub opening: &'a Opening,
+    /// Of this wire, these claims and this standing.
+    pub sight: &'a Sight,
     pub claims: &'a Claims,
     pub http: Http<'a>,
     pub given: Given,

@@ -18,6 +18,7 @@ mod table;
 mod tables;
 mod truth;
 mod unmet;
+mod wire;
 mod wording;
 mod zones;
 

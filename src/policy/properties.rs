@@ -9,7 +9,7 @@ use proptest::sample::select;
 
 use super::draft::*;
 use super::testing::*;
-use super::*;
+use super::{Verdict, *};
 use crate::model::*;
 
 const FACTS: [&str; 2] = ["disk_encrypted", "screen_lock"];
@@ -49,6 +49,9 @@ fn leaf(derived: bool) -> BoxedStrategy<Condition> {
         (compare(), 13..16u64).prop_map(|(compare, version)| Test::OsVersion(vec![(compare, Version(vec![version]))])),
         select(vec![KeyProof::None, KeyProof::Certificate]).prop_map(|proof| Test::KeyProof(vec![proof])),
         want(&["macos", "unavailable"]).prop_map(|want| Test::Claim(ClaimField::Os, want)),
+        want(&["ua_vs_hints", "record_os_vs_wire", "*"]).prop_map(|want| Test::Wire(WireField::Contradictions, want)),
+        want(&["linux", "unavailable"]).prop_map(|want| Test::Wire(WireField::Os, want)),
+        want(&["true", "false"]).prop_map(|want| Test::Wire(WireField::Drift, want)),
         select(vec![None, Some(ZoneId(0))]).prop_map(|zone| Test::Zone(vec![zone])),
         select(vec!["GET", "POST"]).prop_map(|method| Test::Method(vec![Glob(method.to_owned())])),
         select(vec!["/", "/a/*", "*b"]).prop_map(|glob| Test::Path(vec![Glob(glob.to_owned())])),
@@ -174,11 +177,17 @@ fn requests() -> impl Strategy<Value = Visit> {
         proptest::bool::ANY,
         proptest::bool::ANY,
         proptest::bool::ANY,
+        select(vec![None, None, Some(Contradiction::UaVsHints), Some(Contradiction::RecordOsVsWire)]),
     )
-        .prop_map(|(method, path, headers, office, claims, elsewhere)| {
+        .prop_map(|(method, path, headers, office, claims, elsewhere, contradiction)| {
             let mut visit = Visit::of(laptop()).to(method, path);
             visit.headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
             visit.claims.os = claims.then_some(Os::MacOs);
+            if let Some(kind) = contradiction {
+                visit.sight.verdict.contradictions = [kind].into_iter().collect();
+                visit.sight.verdict.strong = visit.sight.verdict.contradictions;
+                visit.sight.drift = true;
+            }
             if elsewhere {
                 visit.host = host("a.example");
             }
@@ -353,6 +362,8 @@ proptest! {
         if !reads.path { alike.path = other.path }
         if !reads.host { alike.host = other.host }
         if !reads.claims { alike.claims = other.claims }
+        // What the connection's wire is stays the same as long as it lasts.
+        if !reads.sight { (alike.sight.verdict, alike.sight.drift) = (other.sight.verdict, other.sight.drift) }
         let named = |headers: &HeaderMap, read: bool| -> Vec<_> {
             let each = headers.iter().filter(|(name, _)| reads.headers.contains(name) == read);
             each.map(|(name, value)| (name.clone(), value.clone())).collect()

@@ -24,7 +24,7 @@ pub struct ReasonBook {
 const PER_FACT: usize = 4;
 
 /// Reasons that every policy has, in the order of their numbers.
-const FIXED: [Reason<'static>; 40] = [
+const FIXED: [Reason<'static>; 48] = [
     Reason::RuleMatched,
     Reason::NoRule,
     Reason::AppReport,
@@ -65,6 +65,14 @@ const FIXED: [Reason<'static>; 40] = [
     Reason::Signal("http.path"),
     Reason::Signal("http.host"),
     Reason::NoRecord(NoRecord::FutureCertificate),
+    Reason::Signal("wire.h2"),
+    Reason::Signal("wire.syn"),
+    Reason::Signal("wire.stack"),
+    Reason::Signal("wire.os"),
+    Reason::Signal("wire.browser"),
+    Reason::Signal("wire.intercepted"),
+    Reason::Signal("wire.drift"),
+    Reason::Signal("wire.contradictions"),
 ];
 
 impl ReasonBook {
@@ -212,8 +220,18 @@ impl ReasonBook {
             Leaf::OsVersion(_) => ReasonId(26),
             Leaf::Key(_) => ReasonId(27),
             Leaf::KnownFor(_) => ReasonId(28),
-            Leaf::Wire(WireField::Ja4, _) => ReasonId(29),
-            Leaf::Wire(WireField::Ja4Stable, _) => ReasonId(30),
+            Leaf::Wire(field, _) => ReasonId(match field {
+                WireField::Ja4 => 29,
+                WireField::Ja4Stable => 30,
+                WireField::H2 => 40,
+                WireField::Syn => 41,
+                WireField::Stack => 42,
+                WireField::Os => 43,
+                WireField::Browser => 44,
+                WireField::Intercepted => 45,
+                WireField::Drift => 46,
+                WireField::Contradictions => 47,
+            }),
             Leaf::Claim(ClaimField::Os, _) => ReasonId(31),
             Leaf::Claim(ClaimField::Browser, _) => ReasonId(32),
             Leaf::Claim(ClaimField::FormFactor, _) => ReasonId(33),
@@ -269,8 +287,6 @@ mod tests {
             (book.signal(&Leaf::OsVersion([].into())), "device.os_version"),
             (book.signal(&Leaf::Key([].into())), "device.key"),
             (book.signal(&Leaf::KnownFor([].into())), "device.known_for"),
-            (book.signal(&Leaf::Wire(WireField::Ja4, Words::Any)), "wire.ja4"),
-            (book.signal(&Leaf::Wire(WireField::Ja4Stable, Words::Any)), "wire.ja4_stable"),
             (book.signal(&Leaf::Claim(ClaimField::Os, Words::Any)), "claims.os"),
             (book.signal(&Leaf::Claim(ClaimField::Browser, Words::Any)), "claims.browser"),
             (book.signal(&Leaf::Claim(ClaimField::FormFactor, Words::Any)), "claims.form_factor"),
@@ -291,6 +307,9 @@ mod tests {
             (book.cap(0), "cap.stale"),
         ] {
             says(id, code);
+        }
+        for field in WireField::ALL {
+            says(book.signal(&Leaf::Wire(field, Words::Any)), field.as_str());
         }
         for state in DeviceState::ALL {
             says(book.device_state(state), &format!("device.state.{}", state.as_str()));

@@ -5,12 +5,12 @@ use std::cell::Cell;
 use jiff::Timestamp;
 
 use super::condition::FactId;
-use super::draft::{ClaimField, KeyProof, WireField};
+use super::draft::{ClaimField, KeyProof};
 use super::facts::FactNow;
 use super::tables::Tables;
 use super::truth::Truth;
 use super::{ClassId, Inputs, TierId};
-use crate::model::{Device, Freshness, Ja4, NoRecord, Standing};
+use crate::model::{Device, Freshness, NoRecord, Standing};
 
 #[derive(Clone, Copy, Debug)]
 pub enum Record<'a> {
@@ -153,13 +153,6 @@ impl<'a> Scene<'a> {
             Record::Known { .. } => Some(KeyProof::Certificate),
             Record::Absent(_) => Some(KeyProof::None),
             Record::Unreadable => None,
-        }
-    }
-
-    pub fn wire(&self, field: WireField) -> Option<&'a Ja4> {
-        match field {
-            WireField::Ja4 => self.inputs.wire.ja4.as_ref(),
-            WireField::Ja4Stable => self.inputs.wire.ja4_stable.as_ref(),
         }
     }
 

@@ -8,7 +8,7 @@ use http::HeaderName;
 use jiff::Timestamp;
 
 use super::decide::decide;
-use super::draft::{Draft, Fix, Owner, Restriction};
+use super::draft::{Draft, Fix, Owner, Restriction, Test, WireField};
 use super::explain::{Explanation, explain};
 use super::facts::{FactNow, age};
 use super::scene::Record;
@@ -34,6 +34,8 @@ pub struct Reads {
     pub host: bool,
     pub path: bool,
     pub claims: bool,
+    /// What of the connection's sight can change while the connection lasts.
+    pub sight: bool,
     pub headers: Vec<HeaderName>,
 }
 
@@ -68,6 +70,11 @@ impl Policy {
     /// exact host holds is no app's.
     pub fn app_at(&self, host: &Host, path: &str) -> Option<AppId> {
         self.tables.hosts.app_at(host, path)
+    }
+
+    /// Whether a SYN that comes from this zone is the client's own.
+    pub fn syn_is_direct(&self, zone: ZoneId) -> bool {
+        self.draft.networks.get(zone.index()).is_some_and(|network| network.syn_is_direct)
     }
 
     /// No clock, no I/O, no allocation.
@@ -157,6 +164,16 @@ impl Policy {
 
     pub fn reason(&self, id: ReasonId) -> Reason<'_> {
         self.tables.reasons.reason(id)
+    }
+
+    /// Whether the decision is for contradictions, be it that a rule or that a cap among the reasons reads them.
+    pub fn is_for_contradictions(&self, decision: &Decision) -> bool {
+        let such = |test: &Test| matches!(test, Test::Wire(WireField::Contradictions, _));
+        let reads = |name: &str| self.draft.caps.iter().any(|cap| cap.name == name && cap.when.reads(&such));
+        decision.done.reasons.as_slice().iter().any(|id| match self.reason(*id) {
+            Reason::Cap(name) => reads(name),
+            reason => reason == Reason::Signal(WireField::Contradictions.as_str()),
+        })
     }
 
     /// Every reason that a decision of this policy can have.

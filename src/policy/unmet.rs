@@ -2,7 +2,7 @@
 
 use super::condition::{Cond, Leaf, TierRange};
 use super::decide::{Scope, Tally};
-use super::draft::DeviceField;
+use super::draft::{DeviceField, WireField};
 use super::reasons::ReasonBook;
 use super::scene::{Record, Scene};
 use super::tables::{AppTable, Line};
@@ -15,7 +15,7 @@ use crate::model::{Effect, FactState};
 struct Cost {
     /// Those that the person behind the device cannot change: class, ownership, network, path.
     hard: u32,
-    /// Those that they can: posture, approval, a certificate, a newer version.
+    /// Those that they can: posture, approval, a certificate, a newer version, a program that does not pose as another.
     soft: u32,
     never: bool,
 }
@@ -215,6 +215,7 @@ impl Scene<'_> {
             | Leaf::PostureAge(_)
             | Leaf::OsVersion(_)
             | Leaf::Key(_)
+            | Leaf::Wire(WireField::Contradictions, _)
             | Leaf::Device(DeviceField::State, _) => Cost::SOFT,
             Leaf::Class(_)
             | Leaf::Device(..)

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 
 use super::Policy;
 use super::condition::{Leaf, Words};
-use super::draft::{ClaimField, Compare, DeviceField, KeyProof, Version, WireField};
+use super::draft::{ClaimField, Compare, DeviceField, KeyProof, Version};
 use super::glob::Pattern;
 use super::tables::Tables;
 use crate::model::FactState;
@@ -24,8 +24,7 @@ pub fn signal(leaf: &Leaf, tables: &Tables) -> String {
         Leaf::PostureAge(_) => "posture.age".to_owned(),
         Leaf::KnownFor(_) => "device.known_for".to_owned(),
         Leaf::OsVersion(_) => "device.os_version".to_owned(),
-        Leaf::Wire(WireField::Ja4, _) => "wire.ja4".to_owned(),
-        Leaf::Wire(WireField::Ja4Stable, _) => "wire.ja4_stable".to_owned(),
+        Leaf::Wire(field, _) => field.as_str().to_owned(),
         Leaf::Claim(ClaimField::Os, _) => "claims.os".to_owned(),
         Leaf::Claim(ClaimField::Browser, _) => "claims.browser".to_owned(),
         Leaf::Claim(ClaimField::FormFactor, _) => "claims.form_factor".to_owned(),

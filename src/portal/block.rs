@@ -14,6 +14,8 @@ pub(super) struct Block<'a> {
     pub facts: Vec<FactView<'a>>,
     pub standing: &'a Standing,
     pub unavailable: bool,
+    /// The program says that it is another than it looks like.
+    pub poses: bool,
 }
 
 impl<'a> Block<'a> {
@@ -46,6 +48,16 @@ impl<'a> Block<'a> {
             (Standing::NoRecord(why), _) if !self.is_about_something_else() => unknown_device(title, *why),
             (_, Some(state)) if state != DeviceState::Approved => stopped_device(title, state),
             _ if self.unmet() > 0 => self.unmet_checks(),
+            _ if self.poses => Page::new(
+                Kind::Blocked,
+                "The program you use does not look like what it says it is",
+                format!("{title} opens for programs that are what they say they are. What this one says of itself does not match the way it connects."),
+            )
+            .next("If you or an extension made it say that it is another browser or system (its User-Agent), undo that, and try again.")
+            .next(
+                "If you changed nothing, ask the team below and quote the request ID: something on this device or on the network may be connecting in \
+                 your browser's place.",
+            ),
             _ => Page::new(
                 Kind::Blocked,
                 format!("{title} is not open to this device"),

@@ -169,7 +169,15 @@ mod tests {
     }
 
     fn block<'a>(standing: &'a Standing, reasons: &[Reason<'a>]) -> Block<'a> {
-        Block { title: "Payroll", reasons: reasons.to_vec(), fixes: Vec::new(), facts: Vec::new(), standing, unavailable: false }
+        Block {
+            title: "Payroll",
+            reasons: reasons.to_vec(),
+            fixes: Vec::new(),
+            facts: Vec::new(),
+            standing,
+            unavailable: false,
+            poses: false,
+        }
     }
 
     fn own<'a>(page: Page<'a>, owner: &'a Owner, host: &'a str) -> Page<'a> {
@@ -219,6 +227,8 @@ mod tests {
         }
         let unreadable = Block { unavailable: true, ..block(&Standing::Unreadable, &[Reason::StoreUnavailable]) };
         see("unavailable", own(unreadable.page(), &mail, "payroll.corp.example"));
+        let posing = Block { poses: true, ..block(&approved, &[Reason::Cap("lying-stack")]) };
+        see("posing", own(posing.page(), &mail, "payroll.corp.example"));
         see("zone", own(block(&approved, &[Reason::Signal("net.zone")]).page(), &channel, "payroll.corp.example"));
         let reading = plain::method("Team wiki", vec!["GET", "HEAD"], &unencrypted[..1], &[&fixes[0]]);
         see("method_reading", Page { owner: Some(&channel), ..reading });

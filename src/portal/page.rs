@@ -178,6 +178,7 @@ impl<'a> Page<'a> {
                     facts: policy.facts(standing, now),
                     standing,
                     unavailable: decision.unavailable,
+                    poses: policy.is_for_contradictions(decision),
                 }
                 .page();
                 page.owner = Some(policy.owner(decision.done.owner));

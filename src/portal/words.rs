@@ -183,7 +183,14 @@ fn signal(name: &str) -> String {
         "claims.os" => "The operating system that this device reports is not one that this app opens for".into(),
         "claims.browser" => "The browser or program in use is not one that this app opens for".into(),
         "claims.form_factor" => "This kind of device (desktop, phone, tablet) is not one that this app opens for".into(),
-        "wire.ja4" | "wire.ja4_stable" => "The program in use connects in a way that this app does not open for".into(),
+        "wire.ja4" | "wire.ja4_stable" | "wire.h2" | "wire.syn" => {
+            "The program in use connects in a way that this app does not open for".into()
+        }
+        "wire.stack" | "wire.browser" => "The program in use is not of a kind that this app opens for".into(),
+        "wire.os" => "The operating system that this connection looks like is not one that this app opens for".into(),
+        "wire.intercepted" => "Something on the network between this device and us opens its connections in its place".into(),
+        "wire.drift" => "This device connects in a way that it never did before".into(),
+        "wire.contradictions" => "The program in use does not look like what it says it is".into(),
         _ if name.starts_with("http.header.") => "The request lacks something that this app asks for".into(),
         _ => "Something about this connection is not what this app asks for".into(),
     }
@@ -285,6 +292,14 @@ mod tests {
                 "claims.form_factor",
                 "wire.ja4",
                 "wire.ja4_stable",
+                "wire.h2",
+                "wire.syn",
+                "wire.stack",
+                "wire.browser",
+                "wire.os",
+                "wire.intercepted",
+                "wire.drift",
+                "wire.contradictions",
             ]
             .map(Reason::Signal),
         );

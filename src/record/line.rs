@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 
 use super::visit::{Labels, Open};
-use crate::model::{Browser, Claims, FormFactor, Ja4, Mode, Opening, Os, Standing, Wire};
+use crate::model::{Browser, Claims, FormFactor, Ja4, Mode, Opening, Os, Sight, Standing, Wire, Word};
 use crate::policy::{Decision, Policy, RuleRef, ZoneId};
 
 /// What a line tells of the connection.
@@ -20,6 +20,7 @@ pub struct Connection<'a> {
     pub wire: &'a Wire,
     pub opening: &'a Opening,
     pub claims: &'a Claims,
+    pub sight: &'a Sight,
 }
 
 /// The shared part of a decided request's line. `refused` is the reason of a restriction that refused it.
@@ -66,9 +67,10 @@ pub fn fragment(
 /// The same for a request that ended before anything was known of it.
 pub(super) fn cut(labels: &Labels<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    for name in ["listener", "peer", "zone", "wire", "claims"] {
+    for name in ["listener", "peer", "zone", "wire", "claims", "confidence"] {
         text(&mut out, name, None);
     }
+    out.extend_from_slice(b",\"contradictions\":[]");
     undecided(&mut out, labels, None);
     out
 }
@@ -113,6 +115,9 @@ fn connection(out: &mut Vec<u8>, on: &Connection<'_>, zone: Option<&str>) {
     let ja3 = on.wire.ja3.as_deref().map(|ja3| ("ja3", Some(ja3)));
     let wire = wire.into_iter().chain(ja3);
     object(out, "wire", wire);
+    out.pop();
+    identified(out, on);
+    out.push(b'}');
     let claims = [
         ("os", on.claims.os.map(Os::as_str)),
         ("os_version", on.claims.os_version.as_deref()),
@@ -126,6 +131,40 @@ fn connection(out: &mut Vec<u8>, on: &Connection<'_>, zone: Option<&str>) {
         None => text(out, "browser_version", None),
     }
     out.push(b'}');
+    text(out, "confidence", Some(on.sight.verdict.confidence.as_str()));
+    out.extend_from_slice(b",\"contradictions\":[");
+    for (at, found) in on.sight.verdict.clashes.iter().enumerate() {
+        out.extend_from_slice(if at > 0 { b",{\"kind\":" } else { b"{\"kind\":" });
+        string(out, found.kind.as_str());
+        flag(out, "strong", on.sight.verdict.strong.has(found.kind));
+        text(out, "claimed", Some(&found.claimed));
+        text(out, "seen", Some(&found.seen));
+        out.push(b'}');
+    }
+    out.push(b']');
+}
+
+/// What rules read of the wire beyond its bytes, by value: the table that it was looked up in may be another by the time that the log is read. Null is
+/// `unavailable`, an empty list `unknown`.
+fn identified(out: &mut Vec<u8>, on: &Connection<'_>) {
+    let Sight { identification: told, intercepted, drift, .. } = on.sight;
+    let program_seen = on.wire.ja4.is_some() || on.opening.h2.is_some();
+    some(out, "stack", program_seen || !told.stacks.is_empty(), told.stacks.iter().map(|stack| &**stack));
+    some(out, "browser", program_seen || !told.browsers.is_empty(), told.browsers.iter().map(Word::word));
+    text(out, "versions", told.versions.map(|span| span.to_string()).as_deref());
+    some(out, "os", program_seen || on.wire.syn.is_some() || !told.os.is_empty(), told.os.iter().map(Word::word));
+    some(out, "form", program_seen || !told.forms.is_empty(), told.forms.iter().map(Word::word));
+    text(out, "nearest", told.nearest.as_deref());
+    flag(out, "intercepted", *intercepted);
+    flag(out, "drift", *drift);
+}
+
+fn some<'a>(out: &mut Vec<u8>, name: &str, seen: bool, values: impl Iterator<Item = &'a str>) {
+    if seen { list(out, name, values) } else { text(out, name, None) }
+}
+
+fn flag(out: &mut Vec<u8>, name: &str, value: bool) {
+    let _ = write!(out, ",\"{name}\":{value}");
 }
 
 fn object<'a>(out: &mut Vec<u8>, name: &str, fields: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) {

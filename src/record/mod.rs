@@ -18,6 +18,7 @@ pub use self::line::{Connection, fragment, own};
 pub use self::log::{LogError, LogQueue, LogWriter};
 pub use self::shard::{Cell, Family, Timer, Writer};
 pub use self::visit::{Case, Labels, RequestId, Visit};
+use crate::model::{Contradiction, Set};
 use names::{Kind, Metric};
 
 /// The registry with every metric, shared by all threads.
@@ -34,6 +35,7 @@ pub struct Record {
     pub rejected: Arc<Family>,
     pub tls_handshakes: Arc<Family>,
     pub fingerprints: Arc<Family>,
+    pub contradictions: Arc<Family>,
     pub config_reload: Arc<Family>,
     pub report_flips: Arc<Family>,
     pub decision_log: Arc<Family>,
@@ -64,6 +66,7 @@ impl Record {
             rejected: add(&names::REJECTED)?,
             tls_handshakes: add(&names::TLS_HANDSHAKES)?,
             fingerprints: add(&names::FINGERPRINTS)?,
+            contradictions: add(&names::CONTRADICTIONS)?,
             config_reload: add(&names::CONFIG_RELOAD)?,
             report_flips: add(&names::REPORT_FLIPS)?,
             decision_log: add(&names::DECISION_LOG)?,
@@ -82,6 +85,9 @@ impl Record {
         }
         for result in ["written", "dropped", "failed"] {
             self.decision_log.cell(Writer::LOG, &[result]);
+        }
+        for kind in Contradiction::ALL {
+            self.contradictions.cell(Writer::OFFICE, &[kind.as_str()]);
         }
         self.panics.cell(Writer::OFFICE, &[]);
     }
@@ -162,6 +168,14 @@ impl Desk {
     /// Opens the record of one request. Dropped unfinished it counts as 499.
     pub fn begin(self: &Rc<Self>) -> Visit {
         Visit::open(Rc::clone(self))
+    }
+
+    /// Counts those of `found` that are not in `counted` yet: a connection's own account.
+    pub fn contradicted(&self, found: Set<Contradiction>, counted: &mut Set<Contradiction>) {
+        for kind in found.iter().filter(|kind| !counted.has(*kind)) {
+            self.record.contradictions.cell(self.writer, &[kind.as_str()]).add(1);
+        }
+        *counted = counted.either(found);
     }
 
     /// Whether requests must be refused because the required log cannot be written.

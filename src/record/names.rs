@@ -52,6 +52,8 @@ metrics! {
         "TLS handshakes by result.";
     FINGERPRINTS = Kind::Counter, "vestibule_fingerprints_total", ["layer", "result"],
         "Layers looked at, per connection: read, unavailable or malformed.";
+    CONTRADICTIONS = Kind::Counter, "vestibule_contradictions_total", ["kind"],
+        "Connections on which claims or record contradicted the wire, once for each kind.";
     POSTURE_CACHE = Kind::Counter, "vestibule_posture_cache_total", ["result"],
         "Device look-ups by how the cache answered.";
     POSTURE_AGE = Kind::Gauge, "vestibule_posture_age_seconds", ["source"],

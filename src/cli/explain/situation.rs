@@ -12,15 +12,15 @@ use jiff::{SignedDuration, Timestamp};
 use super::nearest;
 use crate::cli::failure::Failure;
 use crate::model::{
-    Browser, Claims, Device, DeviceState, Fact, FactState, FormFactor, Freshness, Host, Ja4, NoRecord, Observation, Os, Ownership,
-    Standing, WELL_KNOWN_FACTS, Wire,
+    Browser, Claims, Contradiction, Device, DeviceState, Fact, FactState, FormFactor, Freshness, Host, Identification, Ja4, NoRecord,
+    Observation, Opening, Os, Ownership, Set, Sight, Standing, WELL_KNOWN_FACTS, Wire, Word,
 };
 use crate::policy::draft::{HostPattern, Source};
 use crate::policy::{AppId, ClassId, Given, Http, Inputs, Policy, TierId, ZoneId};
 use crate::request::{self, PathOptions};
 
 /// Signals with names of their own; `posture.<fact>`, `posture.<fact>.age` and `http.header.<name>` come to them.
-const SIGNALS: [&str; 27] = [
+const SIGNALS: [&str; 35] = [
     "class",
     "tier",
     "device.id",
@@ -39,6 +39,14 @@ const SIGNALS: [&str; 27] = [
     "posture.age",
     "wire.ja4",
     "wire.ja4_stable",
+    "wire.h2",
+    "wire.syn",
+    "wire.stack",
+    "wire.os",
+    "wire.browser",
+    "wire.intercepted",
+    "wire.drift",
+    "wire.contradictions",
     "claims.os",
     "claims.browser",
     "claims.form_factor",
@@ -67,6 +75,8 @@ pub struct Situation<'a> {
     peer: IpAddr,
     zone: Option<Option<ZoneId>>,
     wire: Wire,
+    opening: Opening,
+    sight: Sight,
     claims: Claims,
     method: String,
     host: Host,
@@ -88,6 +98,8 @@ pub struct Settled {
     peer: IpAddr,
     zone: Option<ZoneId>,
     wire: Wire,
+    opening: Opening,
+    sight: Sight,
     claims: Claims,
     method: String,
     pub host: Host,
@@ -103,6 +115,8 @@ impl Settled {
             peer: self.peer,
             zone: self.zone,
             wire: &self.wire,
+            opening: &self.opening,
+            sight: &self.sight,
             claims: &self.claims,
             http: Http { method: &self.method, host: &self.host, path: &self.path, headers: &self.headers },
             given: self.given,
@@ -131,6 +145,8 @@ impl<'a> Situation<'a> {
             peer: NOWHERE,
             zone: None,
             wire: Wire::default(),
+            opening: Opening::default(),
+            sight: Sight::default(),
             claims: Claims::default(),
             method: "GET".to_owned(),
             host,
@@ -173,6 +189,15 @@ impl<'a> Situation<'a> {
             Some(("device", field)) => return self.put_device(signal, field, value),
             Some(("posture", "age")) => self.posture_age = Some(age(value)?),
             Some(("posture", fact)) => return self.put_fact(signal, fact, value),
+            Some(("wire", "h2")) => self.opening.h2 = seen(value),
+            Some(("wire", "syn")) => self.wire.syn = seen(value),
+            Some(("wire", "stack")) => self.identified().stacks = listed(value).map(Arc::from).collect(),
+            Some(("wire", "os")) => self.identified().os = set(value)?,
+            Some(("wire", "browser")) => self.identified().browsers = set(value)?,
+            Some(("wire", "intercepted")) => self.sight.intercepted = truth(value)?,
+            Some(("wire", "drift")) => self.sight.drift = truth(value)?,
+            Some(("wire", "contradictions")) if value == "none" => self.sight.verdict.contradictions = Set::EMPTY,
+            Some(("wire", "contradictions")) => self.sight.verdict.contradictions = set(value)?,
             Some(("wire", "ja4")) => self.wire.ja4 = ja4(value)?,
             Some(("wire", "ja4_stable")) => self.wire.ja4_stable = ja4(value)?,
             Some(("claims", "os")) => self.claims.os = claim(value, Os::ALL, Os::as_str)?,
@@ -196,6 +221,10 @@ impl<'a> Situation<'a> {
             _ => return Err(self.unknown(signal)),
         }
         Ok(())
+    }
+
+    fn identified(&mut self) -> &mut Identification {
+        Arc::make_mut(&mut self.sight.identification)
     }
 
     fn unknown(&self, signal: &str) -> Failure {
@@ -296,13 +325,20 @@ impl<'a> Situation<'a> {
             None => Standing::NoRecord(NoRecord::NoProof),
             Some(device) => Standing::Known { device: Arc::new(device), freshness: Freshness::Fresh, proof_ends: i64::MAX },
         };
+        let zone = self.zone.unwrap_or_else(|| self.policy.zone(self.peer));
+        let direct = zone.is_some_and(|zone| self.policy.syn_is_direct(zone));
+        let verdict = &mut self.sight.verdict;
+        // A SYN is only as good as the way that it came by.
+        verdict.strong = verdict.contradictions.iter().filter(|kind| *kind != Contradiction::UaOsVsSyn || direct).collect();
         Ok(Settled {
             now: self.now,
             standing,
             given: self.given,
             peer: self.peer,
-            zone: self.zone.unwrap_or_else(|| self.policy.zone(self.peer)),
+            zone,
             wire: self.wire,
+            opening: self.opening,
+            sight: self.sight,
             claims: self.claims,
             method: self.method,
             host: self.host,
@@ -376,6 +412,24 @@ fn optional<'a, T>(value: &str, words: impl Iterator<Item = (&'a str, T)>) -> Re
 
 fn claim<T: Copy>(value: &str, all: &[T], word: impl Fn(T) -> &'static str) -> Result<Option<T>, Failure> {
     one_of(value, all.iter().map(|claim| (word(*claim), Some(*claim))).chain([("unavailable", None)]))
+}
+
+/// A text that has no other form than its own.
+fn seen(value: &str) -> Option<Box<str>> {
+    (value != "unavailable").then(|| value.into())
+}
+
+/// `openssl,gnutls`; `unknown` and `unavailable` are no members of any set.
+fn listed(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|word| !matches!(*word, "" | "unknown" | "unavailable"))
+}
+
+fn set<T: Word>(value: &str) -> Result<Set<T>, Failure> {
+    listed(value).map(|word| one_of(word, T::ALL.iter().map(|known| (known.word(), *known)))).collect()
+}
+
+fn truth(value: &str) -> Result<bool, Failure> {
+    one_of(value, [("true", true), ("false", false)].into_iter())
 }
 
 fn ja4(value: &str) -> Result<Option<Ja4>, Failure> {
