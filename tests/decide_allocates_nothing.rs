@@ -54,7 +54,7 @@ tiers:
   - {name: healthy, require: {posture.screen_lock: ok, posture.os_supported: ok}}
 caps:
   - {name: unseen, when: {posture.age: "> 7d"}, max_tier: known}
-  - {name: lying-stack, when: {any: [{wire.contradictions: any}, {wire.contradictions: "*_vs_tls"}]}, max_tier: known}
+  - {name: lying-stack, when: {any: [{wire.contradictions: any}, {wire.contradictions: "*_vs_h2"}]}, max_tier: known}
 restrictions: {read-only: {methods: [GET, HEAD]}, private: {no_store: true}}
 guardrails:
   - {name: gone, when: {device.state: [lost, retired]}, then: block}
