@@ -11,8 +11,8 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use vestibule::model::{
-    Browser, Claims, Contradiction, Device, DeviceState, Effect, Fact, Freshness, Identification, NoRecord, Observation, Opening, Os,
-    Ownership, Set, Sight, Standing, StateChange, Verdict, Wire,
+    Browser, Claims, Comparison, Contradiction, Device, DeviceState, Effect, Fact, Freshness, Identification, NoRecord, Observation,
+    Opening, Os, Ownership, Set, Sight, Standing, StateChange, Wire,
 };
 use vestibule::policy::{Given, Http, Inputs, Policy};
 use vestibule::{config, request};
@@ -117,7 +117,7 @@ fn a_decision_allocates_nothing_whatever_it_comes_to() {
             os: Set::<Os>::all(),
             ..Identification::default()
         }),
-        verdict: Verdict { contradictions: lying, ..Verdict::default() },
+        comparison: Comparison { contradictions: lying, ..Comparison::default() },
         ..Sight::default()
     };
     let mut headers = HeaderMap::new();

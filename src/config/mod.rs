@@ -17,6 +17,7 @@ mod serving;
 mod shape;
 mod shapes;
 mod signals;
+pub mod signatures;
 mod text;
 mod typed;
 mod typing;

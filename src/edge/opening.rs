@@ -43,6 +43,7 @@ pub async fn read<S: AsyncRead + Unpin>(io: &mut S, most: usize, wire: &mut Wire
             Progress::Hello(hello) => {
                 wire.ja4 = Some(hello.ja4());
                 wire.ja4_stable = Some(hello.ja4_stable());
+                wire.traits = Some(hello.traits());
                 return Ok(bytes);
             }
         }

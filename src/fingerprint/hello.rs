@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::Malformed;
 use super::reader::{Reader, u24};
+use crate::model::Traits;
 
 /// How far the first bytes of a connection have told what they are.
 #[derive(Clone, Debug)]
@@ -107,6 +108,8 @@ pub struct Hello {
     pub(super) extensions: Codes,
     /// Of extension 13 alone.
     pub(super) algorithms: Codes,
+    groups: Codes,
+    grease: bool,
 }
 
 /// Inline for every browser measured; longer lists go to the heap.
@@ -116,6 +119,11 @@ impl Hello {
     /// The server name as sent (RFC 6066 section 3): visible ASCII, at most 255 bytes; `None` when absent or anything else.
     pub fn sni(&self) -> Option<&str> {
         self.sni.as_deref()
+    }
+
+    /// What the table of known signatures reads beside the JA4.
+    pub fn traits(&self) -> Traits {
+        Traits::new([&self.ciphers, &self.extensions, &self.algorithms, &self.groups], self.grease)
     }
 }
 
@@ -214,6 +222,7 @@ fn client_hello(message: &[u8]) -> Result<Hello, Malformed> {
     body.take(32, "random")?;
     body.block_u8("session_id")?;
     let mut ciphers = body.block_u16("cipher_suites")?;
+    let suites = ciphers.len() / 2;
     body.block_u8("compression_methods")?;
     let mut extensions = if body.is_empty() { body } else { body.block_u16("extensions")? };
     body.end("client_hello")?;
@@ -226,7 +235,10 @@ fn client_hello(message: &[u8]) -> Result<Hello, Malformed> {
         ciphers: codes(&mut ciphers),
         extensions: Codes::new(),
         algorithms: Codes::new(),
+        groups: Codes::new(),
+        grease: false,
     };
+    hello.grease = hello.ciphers.len() < suites;
     ciphers.end("cipher_suites")?;
 
     let mut highest = None;
@@ -242,6 +254,11 @@ fn client_hello(message: &[u8]) -> Result<Hello, Malformed> {
             0 if !hello.has_sni => {
                 hello.has_sni = true;
                 hello.sni = server_name(&mut inside).ok().and_then(host_name);
+            }
+            10 if hello.groups.is_empty() => {
+                if let Ok(mut list) = inside.block_u16("named_group_list") {
+                    hello.groups = codes(&mut list);
+                }
             }
             13 => {
                 if let Ok(mut list) = inside.block_u16("supported_signature_algorithms") {

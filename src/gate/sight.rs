@@ -39,7 +39,7 @@ impl Conn {
         if sighted.made_of != Some(made_of) {
             let identification = self.identification(sighted, &house.rules);
             let sight = look(identification, claims, known);
-            self.core.desk.contradicted(sight.verdict.contradictions, &mut sighted.counted);
+            self.core.desk.contradicted(sight.comparison.contradictions, &mut sighted.counted);
             if sighted.serial == 0 || *sighted.sight != sight {
                 sighted.sight = Rc::new(sight);
                 sighted.serial += 1;

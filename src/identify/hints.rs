@@ -37,6 +37,19 @@ pub(super) fn brand(value: &[u8]) -> Option<(Browser, Option<u32>)> {
     }
 }
 
+/// Sec-CH-UA: the major version of the engine.
+pub(super) fn chromium(value: &[u8]) -> Option<u32> {
+    let mut left = value;
+    loop {
+        let (name, version, after) = item(left)?;
+        if name == b"Chromium" {
+            return super::user_agent::major(version);
+        }
+        let [b',', rest @ ..] = after.trim_ascii_start() else { return None };
+        left = rest;
+    }
+}
+
 /// `"name";v="version"` with any parameters: the name, the value of `v` (empty without), and what follows.
 fn item(value: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (name, mut left) = string(value.trim_ascii_start())?;

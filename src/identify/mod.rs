@@ -1,5 +1,7 @@
 //! What a client claims of itself, and what it proves. Pure. Claims are never trusted, only compared; a hint never outranks a proof.
 
+mod compare;
+mod families;
 mod hints;
 mod names;
 mod proof;
@@ -8,10 +10,12 @@ mod user_agent;
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderName};
 
+pub use compare::{Path, compare};
+pub use families::{Families, Told, Whose};
 pub use names::CertificateNames;
 pub use proof::{ClientTrust, TrustError, spki_sha256};
 
-use crate::model::{Claims, FormFactor, Os};
+use crate::model::{Claims, Engine, FormFactor, Os, Side, Sides};
 
 /// The headers that `claims` reads: while they stay the same, so do the claims.
 pub static CLAIM_HEADERS: [HeaderName; 5] = [
@@ -36,27 +40,45 @@ const LONGEST_HINT: usize = 512;
 /// `Android 10; K`, `CrOS x86_64 14541.0.0`) is unavailable. Windows versions are 7, 8, 8.1, 10 and 11.
 /// A User-Agent of no known family is `other`. iPadOS in its desktop mode says Macintosh, and that is its claim.
 pub fn claims(headers: &HeaderMap) -> Claims {
-    let said = once(headers, USER_AGENT.as_str(), LONGEST_USER_AGENT).map(user_agent::read).unwrap_or_default();
-    let hint = |name| once(headers, name, LONGEST_HINT);
+    sides(headers).merged
+}
 
-    let (browser, browser_version) = match hint("sec-ch-ua").and_then(hints::brand) {
-        Some((browser, version)) => (Some(browser), version),
-        None => (said.browser, said.browser_version),
+/// As [`claims`], and what each side says by itself: `compare` holds them against each other and against the wire.
+pub fn sides(headers: &HeaderMap) -> Sides {
+    let user_agent = once(headers, USER_AGENT.as_str(), LONGEST_USER_AGENT).map(user_agent::side).unwrap_or_default();
+    let hint = |name| once(headers, name, LONGEST_HINT);
+    let said = &user_agent.claims;
+
+    let brands = hint("sec-ch-ua");
+    let brand = brands.and_then(hints::brand);
+    let (browser, browser_version) = brand.map_or((said.browser, said.browser_version), |(browser, version)| (Some(browser), version));
+    let platform = hint("sec-ch-ua-platform").and_then(hints::platform);
+    let hinted_version =
+        platform.and_then(|os| hint("sec-ch-ua-platform-version").and_then(|version| hints::platform_version(os, version)));
+    let (os, os_version) = match platform {
+        Some(os) => (Some(os), hinted_version.clone().or_else(|| said.os_version.clone().filter(|_| said.os == Some(os)))),
+        None => (said.os, said.os_version.clone()),
     };
-    let (os, os_version) = match hint("sec-ch-ua-platform").and_then(hints::platform) {
-        Some(os) => {
-            let hinted = hint("sec-ch-ua-platform-version").and_then(|version| hints::platform_version(os, version));
-            (Some(os), hinted.or(said.os_version.filter(|_| said.os == Some(os))))
-        }
-        None => (said.os, said.os_version),
-    };
-    let form_factor = match hint("sec-ch-ua-mobile").and_then(hints::mobile) {
+    let mobile = hint("sec-ch-ua-mobile").and_then(hints::mobile);
+    let form_factor = match mobile {
         Some(true) => Some(FormFactor::Phone),
         Some(false) => not_mobile(os, said.form_factor),
         None if said.os == os => said.form_factor,
         None => desktop(os),
     };
-    Claims { os, os_version, browser, browser_version, form_factor }
+    let hints = Side {
+        claims: Claims {
+            os: platform,
+            os_version: hinted_version,
+            browser: brand.map(|(browser, _)| browser),
+            browser_version: brand.and_then(|(_, version)| version),
+            form_factor: mobile.map(|mobile| if mobile { FormFactor::Phone } else { FormFactor::Other }),
+        },
+        // Only Chromium sends these hints, and every browser built on it names it.
+        engine: brand.map(|_| Engine::Chromium),
+        engine_version: brands.and_then(hints::chromium),
+    };
+    Sides { merged: Claims { os, os_version, browser, browser_version, form_factor }, user_agent, hints }
 }
 
 fn once<'a>(headers: &'a HeaderMap, name: &str, longest: usize) -> Option<&'a [u8]> {

@@ -1,7 +1,7 @@
 //! The User-Agent (RFC 9110 section 10.1.5) by a short ordered list of rules. One pass over its words, a second one for versions;
 //! what a hostile one can cost is bounded by its length alone.
 
-use crate::model::{Browser, Claims, FormFactor, Os};
+use crate::model::{Browser, Claims, Engine, FormFactor, Os, Side};
 
 /// A product outside comments (with a version, unless it is the first word), the family it stands for, and the product whose version is the family's. The first rule that holds
 /// wins: everybody also says Mozilla and Safari, and everybody built on Chromium says Chrome.
@@ -99,6 +99,44 @@ pub(super) fn read(text: &[u8]) -> Claims {
         browser: Some(browser),
         browser_version: version_of.and_then(|product| product_version(product, text)),
         form_factor: if tool { Some(FormFactor::Tool) } else { seen.form_factor() },
+    }
+}
+
+/// What a User-Agent claims, and what the program says it is built on.
+pub(super) fn side(text: &[u8]) -> Side {
+    let claims = read(text);
+    let engine = engine(&claims, text);
+    let engine_version = engine.and_then(|engine| match engine {
+        Engine::Chromium => CHROMIUM.iter().find_map(|product| product_version(product, text)),
+        Engine::Firefox => product_version(b"firefox", text),
+        // Other browsers on iOS leave Safari's version out, and the system's is frozen since 26.
+        Engine::Apple => product_version(b"version", text).filter(|_| claims.browser == Some(Browser::Safari)),
+    });
+    Side { claims, engine, engine_version }
+}
+
+/// The products that carry Chromium's own version.
+const CHROMIUM: [&[u8]; 3] = [b"chrome", b"chromium", b"headlesschrome"];
+
+fn engine(claims: &Claims, text: &[u8]) -> Option<Engine> {
+    const ON_IOS: [&[u8]; 6] = [b"crios", b"fxios", b"edgios", b"opios", b"opt", b"gsa"];
+    use Browser::{Chrome, Chromium, Edge, Firefox, Opera, Safari, Samsung, WebView};
+    let says = |product: &[u8]| words(text).any(|word| !word.in_comment && word.is(product));
+    match claims.browser? {
+        Chrome | Chromium | Edge | Firefox | Opera | Safari | Samsung | WebView => {}
+        _ => return None,
+    }
+    match claims.os {
+        Some(Os::Ios) => Some(Engine::Apple),
+        // A tablet in desktop mode says Macintosh, and its browser's name on iOS.
+        _ if ON_IOS.iter().any(|product| says(product)) => Some(Engine::Apple),
+        // Edge before 79 was an engine of its own.
+        _ if says(b"edge") => None,
+        _ if CHROMIUM.iter().any(|product| says(product)) => Some(Engine::Chromium),
+        _ if claims.browser == Some(Firefox) => Some(Engine::Firefox),
+        // Elsewhere it is WebKit of another make: WebKitGTK, a television, a console.
+        Some(Os::MacOs) if claims.browser == Some(Safari) => Some(Engine::Apple),
+        _ => None,
     }
 }
 

@@ -45,6 +45,12 @@ words!(
         Chrome = "chrome", Chromium = "chromium", Edge = "edge", Firefox = "firefox", Safari = "safari", Opera = "opera",
         Samsung = "samsung", WebView = "webview", Curl = "curl", Wget = "wget", Python = "python", Go = "go", Java = "java",
         Node = "node", OkHttp = "okhttp", Bot = "bot", Other = "other",
+        /// WebKit elsewhere than at Apple's (GNOME Web, embedded systems). It claims to be Safari; only the wire has this word.
+        WebKitGtk = "webkitgtk",
+        /// Only the wire has this word: programs in .NET, PowerShell among them.
+        DotNet = "dotnet",
+        /// Only the wire has this word: reqwest, hyper and others on rustls.
+        Rust = "rust",
     }
 );
 
@@ -62,4 +68,26 @@ pub struct Claims {
     /// The major version of `browser`.
     pub browser_version: Option<u32>,
     pub form_factor: Option<FormFactor>,
+}
+
+words!(
+    /// What a browser is built on, as it says itself. Every browser on iOS is Apple's.
+    Engine { Chromium = "chromium", Firefox = "firefox", Apple = "apple" }
+);
+
+/// What one of the two sides says: the User-Agent or the client hints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Side {
+    pub claims: Claims,
+    pub engine: Option<Engine>,
+    /// The engine's own major version: Chromium's for Opera, which counts otherwise; Safari's for Apple's.
+    pub engine_version: Option<u32>,
+}
+
+/// Everything that a client claims, both sides and what they come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sides {
+    pub merged: Claims,
+    pub user_agent: Side,
+    pub hints: Side,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::claims::words;
-use super::{Browser, FormFactor, Os, Set};
+use super::{Browser, FormFactor, Os, Set, Word};
 
 words!(
     /// Two sides that cannot both be true. The log names both.
@@ -48,7 +48,7 @@ pub struct Clash {
 
 /// Claims and record compared with the wire: `identify::compare`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Comparison {
     /// All that were found, weak ones included.
     pub contradictions: Set<Contradiction>,
     /// Those of them that no honest path explains: what `wire.contradictions: any` means.
@@ -58,7 +58,7 @@ pub struct Verdict {
     pub clashes: SmallVec<[Clash; 1]>,
 }
 
-impl Default for Verdict {
+impl Default for Comparison {
     fn default() -> Self {
         Self { contradictions: Set::EMPTY, strong: Set::EMPTY, confidence: Confidence::None, clashes: SmallVec::new() }
     }
@@ -71,6 +71,24 @@ pub struct Span {
     pub to: Option<u32>,
 }
 
+impl Span {
+    pub const ANY: Self = Self { from: 0, to: None };
+
+    pub fn holds(self, version: u32) -> bool {
+        self.from <= version && self.to.is_none_or(|to| version <= to)
+    }
+
+    /// What both allow; `None` when nothing.
+    pub fn both(self, other: Self) -> Option<Self> {
+        let to = match (self.to, other.to) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let both = Self { from: self.from.max(other.from), to };
+        to.is_none_or(|to| both.from <= to).then_some(both)
+    }
+}
+
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.to {
@@ -81,14 +99,77 @@ impl fmt::Display for Span {
     }
 }
 
+/// What one signature of the table stands for. An empty set says nothing: it excludes nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meaning {
+    /// The row's.
+    pub name: Arc<str>,
+    pub stacks: SmallVec<[Arc<str>; 2]>,
+    pub browsers: Set<Browser>,
+    /// Major versions of the family that the stack is named for: Chrome's for all that is built on Chromium, Safari's for all that is
+    /// Apple's. Families that count otherwise (Opera, Samsung Internet) are compared by the engine they name.
+    pub versions: Option<Span>,
+    /// Nobody outside `versions` sends this: a claim of another version is a contradiction. Otherwise the range is only the best known.
+    pub definite: bool,
+    pub os: Set<Os>,
+    pub forms: Set<FormFactor>,
+}
+
+impl Meaning {
+    /// For the log: `chromium 133+: chrome, edge`, `linux, android`.
+    pub fn text(&self) -> String {
+        let stacks = self.stacks.join(" or ");
+        let mut text = match self.versions {
+            Some(versions) if !stacks.is_empty() => format!("{stacks} {versions}"),
+            _ => stacks,
+        };
+        let browsers = listed(self.browsers);
+        let os = listed(self.os);
+        for part in [browsers, os].into_iter().filter(|part| !part.is_empty()) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&part);
+        }
+        text
+    }
+}
+
+fn listed<T: Word>(set: Set<T>) -> String {
+    set.iter().map(T::word).collect::<Vec<_>>().join(", ")
+}
+
+/// What the table says of one layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Seen {
+    /// Not seen: a normal state.
+    #[default]
+    Unavailable,
+    /// Seen, and in no row.
+    Unknown,
+    Known(Arc<Meaning>),
+}
+
+impl Seen {
+    pub fn meaning(&self) -> Option<&Meaning> {
+        match self {
+            Self::Known(meaning) => Some(meaning),
+            Self::Unavailable | Self::Unknown => None,
+        }
+    }
+}
+
 /// What the wire alone leaves possible, by the table of known signatures. Made once per connection and table.
+///
+/// The first five fields are the layers together, by intersection; a layer that says nothing excludes nothing. Where TLS and HTTP/2 leave no stack or family in
+/// common, the set is empty: no known program does both. A SYN that leaves no system in common with TLS is passed over: a VPN sends its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identification {
     /// Names of stacks; empty when the layers that were seen are in no row.
     pub stacks: SmallVec<[Arc<str>; 2]>,
     /// Families of programs; empty: unknown.
     pub browsers: Set<Browser>,
-    /// Of `browsers`, where the table knows.
+    /// Of the family that the stack is named for, where the table knows.
     pub versions: Option<Span>,
     /// Systems that the wire does not exclude; empty: it says nothing.
     pub os: Set<Os>,
@@ -96,4 +177,43 @@ pub struct Identification {
     pub forms: Set<FormFactor>,
     /// For a TLS hello in no row: the name of the nearest row.
     pub nearest: Option<Arc<str>>,
+    pub tls: Seen,
+    pub h2: Seen,
+    pub syn: Seen,
+}
+
+impl Identification {
+    /// `wire.stack`: a name, `unknown` or `unavailable`. Of several possible ones the first.
+    pub fn stack(&self) -> &str {
+        match (self.stacks.first(), &self.tls, &self.h2) {
+            (Some(name), ..) => name,
+            (None, Seen::Unavailable, Seen::Unavailable) => "unavailable",
+            _ => "unknown",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_meet() {
+        let span = |from, to| Span { from, to };
+        assert_eq!(span(100, Some(120)).both(span(110, None)), Some(span(110, Some(120))));
+        assert_eq!(span(100, Some(120)).both(span(121, None)), None);
+        assert_eq!(span(100, None).both(Span::ANY), Some(span(100, None)));
+        assert!(span(100, None).holds(100) && !span(100, None).holds(99) && !span(1, Some(2)).holds(3));
+        assert_eq!([span(1, None), span(1, Some(2)), span(2, Some(2))].map(|s| s.to_string()), ["1+", "1-2", "2"]);
+    }
+
+    #[test]
+    fn a_stack_is_a_name_or_why_there_is_none() {
+        let mut wire = Identification::default();
+        assert_eq!(wire.stack(), "unavailable");
+        wire.tls = Seen::Unknown;
+        assert_eq!(wire.stack(), "unknown");
+        wire.stacks.push("go".into());
+        assert_eq!(wire.stack(), "go");
+    }
 }

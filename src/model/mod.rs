@@ -11,13 +11,13 @@ mod sight;
 mod standing;
 mod wire;
 
-pub use claims::{Browser, Claims, FormFactor, Os};
+pub use claims::{Browser, Claims, Engine, FormFactor, Os, Side, Sides};
 pub use device::{Device, DeviceState, Fact, FactState, Key, KeyKind, Observation, Ownership, StateChange, WELL_KNOWN_FACTS};
 pub use effect::{Effect, Mode};
 pub use host::Host;
-pub use identification::{Clash, Confidence, Contradiction, Identification, Span, Verdict};
+pub use identification::{Clash, Comparison, Confidence, Contradiction, Identification, Meaning, Seen, Span};
 pub use reason::{Reason, RestrictionKey};
 pub use set::{Set, Word};
 pub use sight::Sight;
 pub use standing::{Freshness, NoRecord, Proof, Standing};
-pub use wire::{Ja4, Opening, Syn, Wire};
+pub use wire::{Ja4, Opening, Syn, Traits, Wire};

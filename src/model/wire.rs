@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use smallvec::SmallVec;
+
 /// The readable form `a_b_c` of a JA4 fingerprint: 36 ASCII characters, always.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ja4([u8; 36]);
@@ -43,6 +45,55 @@ impl fmt::Display for Ja4 {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Syn(pub Box<[u8]>);
 
+/// The lists of a ClientHello in wire order, GREASE left out: what JA4 hashes, and what it leaves out. No list is longer than
+/// [`Traits::LONGEST`]; what a hostile hello has beyond that is dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// Inline for every browser measured.
+    codes: SmallVec<[u16; 64]>,
+    /// Where ciphers, extensions and algorithms end; groups end with `codes`.
+    ends: [u16; 3],
+    /// GREASE (RFC 8701) was among the cipher suites.
+    pub grease: bool,
+}
+
+impl Traits {
+    pub const LONGEST: usize = 255;
+
+    /// Ciphers, extensions, signature algorithms, supported groups.
+    pub fn new(lists: [&[u16]; 4], grease: bool) -> Self {
+        let mut traits = Self { grease, ..Self::default() };
+        let mut ends = traits.ends.iter_mut();
+        for list in lists {
+            traits.codes.extend(list.iter().copied().take(Self::LONGEST));
+            if let Some(end) = ends.next() {
+                *end = u16::try_from(traits.codes.len()).unwrap_or(u16::MAX);
+            }
+        }
+        traits
+    }
+
+    pub fn ciphers(&self) -> &[u16] {
+        self.between(0, usize::from(self.ends[0]))
+    }
+
+    pub fn extensions(&self) -> &[u16] {
+        self.between(usize::from(self.ends[0]), usize::from(self.ends[1]))
+    }
+
+    pub fn algorithms(&self) -> &[u16] {
+        self.between(usize::from(self.ends[1]), usize::from(self.ends[2]))
+    }
+
+    pub fn groups(&self) -> &[u16] {
+        self.between(usize::from(self.ends[2]), self.codes.len())
+    }
+
+    fn between(&self, from: usize, to: usize) -> &[u16] {
+        self.codes.get(from..to).unwrap_or_default()
+    }
+}
+
 /// Facts of one connection. `None` is "unavailable", a normal state: a plain listener has no hello, SYN cookies no SYN.
 #[derive(Clone, Debug, Default)]
 pub struct Wire {
@@ -51,6 +102,8 @@ pub struct Wire {
     pub ja4_stable: Option<Ja4>,
     /// MD5 in lower-case hex, only where the configuration asks for it (`fingerprints.ja3`).
     pub ja3: Option<Box<str>>,
+    /// What the table of known signatures reads beside `ja4_stable`; there whenever that is.
+    pub traits: Option<Traits>,
     /// The SYN's signature, `fingerprint::syn::signature`.
     pub syn: Option<Box<str>>,
 }

@@ -263,9 +263,9 @@ impl<'a> Teller<'a, '_> {
             Leaf::Class(_) => self.policy.class_name(scene.class_now()).to_owned(),
             Leaf::Tier(_) => self.policy.tier_name(scene.tier_now()).to_owned(),
             Leaf::Wire(WireField::Contradictions, _) => {
-                let verdict = &scene.inputs.sight.verdict;
-                let weak = |kind| if verdict.strong.has(kind) { "" } else { " (weak)" };
-                let kinds: Vec<String> = verdict.contradictions.iter().map(|kind| format!("{}{}", kind.as_str(), weak(kind))).collect();
+                let compared = &scene.inputs.sight.comparison;
+                let weak = |kind| if compared.strong.has(kind) { "" } else { " (weak)" };
+                let kinds: Vec<String> = compared.contradictions.iter().map(|kind| format!("{}{}", kind.as_str(), weak(kind))).collect();
                 if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") }
             }
             Leaf::Wire(field, _) => scene.wire(*field).join(", "),

@@ -9,7 +9,7 @@ use proptest::sample::select;
 
 use super::draft::*;
 use super::testing::*;
-use super::{Verdict, *};
+use super::*;
 use crate::model::*;
 
 const FACTS: [&str; 2] = ["disk_encrypted", "screen_lock"];
@@ -184,8 +184,8 @@ fn requests() -> impl Strategy<Value = Visit> {
             visit.headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
             visit.claims.os = claims.then_some(Os::MacOs);
             if let Some(kind) = contradiction {
-                visit.sight.verdict.contradictions = [kind].into_iter().collect();
-                visit.sight.verdict.strong = visit.sight.verdict.contradictions;
+                visit.sight.comparison.contradictions = [kind].into_iter().collect();
+                visit.sight.comparison.strong = visit.sight.comparison.contradictions;
                 visit.sight.drift = true;
             }
             if elsewhere {
@@ -363,7 +363,7 @@ proptest! {
         if !reads.host { alike.host = other.host }
         if !reads.claims { alike.claims = other.claims }
         // What the connection's wire is stays the same as long as it lasts.
-        if !reads.sight { (alike.sight.verdict, alike.sight.drift) = (other.sight.verdict, other.sight.drift) }
+        if !reads.sight { (alike.sight.comparison, alike.sight.drift) = (other.sight.comparison, other.sight.drift) }
         let named = |headers: &HeaderMap, read: bool| -> Vec<_> {
             let each = headers.iter().filter(|(name, _)| reads.headers.contains(name) == read);
             each.map(|(name, value)| (name.clone(), value.clone())).collect()

@@ -21,7 +21,7 @@ impl<'a> Scene<'a> {
     pub fn wire_field(&self, field: WireField, words: &Words) -> Truth {
         let found = self.wire(field);
         let some = match field {
-            WireField::Contradictions => !self.inputs.sight.verdict.strong.is_empty(),
+            WireField::Contradictions => !self.inputs.sight.comparison.strong.is_empty(),
             _ => !matches!(found.as_slice(), [UNSEEN | UNKNOWN]),
         };
         Truth::of(match words {
@@ -52,7 +52,7 @@ impl<'a> Scene<'a> {
             WireField::Browser => words(told.browsers),
             WireField::Intercepted => smallvec![truth(sight.intercepted)],
             WireField::Drift => smallvec![truth(sight.drift)],
-            WireField::Contradictions => words(sight.verdict.contradictions),
+            WireField::Contradictions => words(sight.comparison.contradictions),
         }
     }
 
@@ -61,7 +61,7 @@ impl<'a> Scene<'a> {
         let sight = self.inputs.sight;
         let told = !sight.identification.os.is_empty() && !matches!(self.record, Record::Known { .. });
         told && match words {
-            Words::Any | Words::None => sight.verdict.strong.is_empty(),
+            Words::Any | Words::None => sight.comparison.strong.is_empty(),
             Words::Text(_) => {
                 words.hold(Contradiction::RecordOsVsWire.as_str()) && self.wire_field(WireField::Contradictions, words) == Truth::No
             }
@@ -81,7 +81,7 @@ mod tests {
     use super::super::testing::*;
     use super::super::{Explanation, Policy, TierId};
     use super::*;
-    use crate::model::{Browser, Clash, Effect, Identification, NoRecord, Opening, Os, Sight, Verdict, Wire};
+    use crate::model::{Browser, Clash, Comparison, Effect, Identification, NoRecord, Opening, Os, Sight, Wire};
 
     fn wire(field: WireField, words: &[&str]) -> Condition {
         Condition::Test(Test::Wire(field, text(words)))
@@ -116,19 +116,19 @@ mod tests {
         visit.opening = Opening { h2: Some("2:0|0|0|m,a,s,p".into()), header_order: None };
         let clash = |kind| Clash { kind, claimed: "chrome 142 on windows".into(), seen: "openssl".into() };
         let (tls, syn) = (Contradiction::UaBrowserVsTls, Contradiction::UaOsVsSyn);
-        let verdict = Verdict {
+        let comparison = Comparison {
             contradictions: set(&[tls, syn]),
             strong: set(&[tls]),
             confidence: crate::model::Confidence::Contradicted,
             clashes: [clash(tls), clash(syn)].into_iter().collect(),
         };
-        visit.sight = Sight { identification: Arc::new(identification), verdict, intercepted: false, drift: true };
+        visit.sight = Sight { identification: Arc::new(identification), comparison, intercepted: false, drift: true };
         visit
     }
 
     fn honest() -> Visit {
         let mut visit = liar();
-        visit.sight.verdict = Verdict::default();
+        visit.sight.comparison = Comparison::default();
         visit.sight.drift = false;
         visit
     }
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn any_counts_strong_contradictions_and_a_name_each() {
         let (liar, mut weak) = (liar(), liar());
-        weak.sight.verdict.strong = Set::EMPTY;
+        weak.sight.comparison.strong = Set::EMPTY;
         for (want, of_liar, of_weak, of_honest) in [
             (Want::Any, true, false, false),
             (Want::None, false, true, true),

@@ -131,12 +131,12 @@ fn connection(out: &mut Vec<u8>, on: &Connection<'_>, zone: Option<&str>) {
         None => text(out, "browser_version", None),
     }
     out.push(b'}');
-    text(out, "confidence", Some(on.sight.verdict.confidence.as_str()));
+    text(out, "confidence", Some(on.sight.comparison.confidence.as_str()));
     out.extend_from_slice(b",\"contradictions\":[");
-    for (at, found) in on.sight.verdict.clashes.iter().enumerate() {
+    for (at, found) in on.sight.comparison.clashes.iter().enumerate() {
         out.extend_from_slice(if at > 0 { b",{\"kind\":" } else { b"{\"kind\":" });
         string(out, found.kind.as_str());
-        flag(out, "strong", on.sight.verdict.strong.has(found.kind));
+        flag(out, "strong", on.sight.comparison.strong.has(found.kind));
         text(out, "claimed", Some(&found.claimed));
         text(out, "seen", Some(&found.seen));
         out.push(b'}');

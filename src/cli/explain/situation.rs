@@ -196,8 +196,8 @@ impl<'a> Situation<'a> {
             Some(("wire", "browser")) => self.identified().browsers = set(value)?,
             Some(("wire", "intercepted")) => self.sight.intercepted = truth(value)?,
             Some(("wire", "drift")) => self.sight.drift = truth(value)?,
-            Some(("wire", "contradictions")) if value == "none" => self.sight.verdict.contradictions = Set::EMPTY,
-            Some(("wire", "contradictions")) => self.sight.verdict.contradictions = set(value)?,
+            Some(("wire", "contradictions")) if value == "none" => self.sight.comparison.contradictions = Set::EMPTY,
+            Some(("wire", "contradictions")) => self.sight.comparison.contradictions = set(value)?,
             Some(("wire", "ja4")) => self.wire.ja4 = ja4(value)?,
             Some(("wire", "ja4_stable")) => self.wire.ja4_stable = ja4(value)?,
             Some(("claims", "os")) => self.claims.os = claim(value, Os::ALL, Os::as_str)?,
@@ -327,9 +327,9 @@ impl<'a> Situation<'a> {
         };
         let zone = self.zone.unwrap_or_else(|| self.policy.zone(self.peer));
         let direct = zone.is_some_and(|zone| self.policy.syn_is_direct(zone));
-        let verdict = &mut self.sight.verdict;
+        let compared = &mut self.sight.comparison;
         // A SYN is only as good as the way that it came by.
-        verdict.strong = verdict.contradictions.iter().filter(|kind| *kind != Contradiction::UaOsVsSyn || direct).collect();
+        compared.strong = compared.contradictions.iter().filter(|kind| *kind != Contradiction::UaOsVsSyn || direct).collect();
         Ok(Settled {
             now: self.now,
             standing,

@@ -1,0 +1,126 @@
+//! The table of known signatures: what a hello, an HTTP/2 opening or a SYN leaves possible. Data is in `known.yaml`, which
+//! `config::signatures` reads; here are its rows as types, and the look-up.
+
+mod row;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+pub use row::{Codes, Glob, Row, Shows, SortedCodes, Tls, example};
+
+use crate::model::{Identification, Meaning, Opening, Seen, Set, Span, Traits, Wire, Word};
+
+/// The compiled table. In each layer the first row that matches speaks.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    tls: Vec<(Tls, Arc<Meaning>)>,
+    h2: Vec<(Vec<Glob>, Arc<Meaning>)>,
+    syn: Vec<(Vec<Glob>, Arc<Meaning>)>,
+}
+
+impl Known {
+    /// A row replaces an earlier one of its name, in that one's place. Those of `own` with new names come before all of `builtin`: the operator
+    /// knows better.
+    pub fn new(builtin: Vec<Row>, own: Vec<Row>) -> Self {
+        let mut rows = builtin;
+        let mut places: HashMap<Arc<str>, usize> = rows.iter().enumerate().map(|(at, row)| (Arc::clone(&row.meaning.name), at)).collect();
+        let mut first: Vec<Row> = Vec::new();
+        for row in own {
+            match places.get(&row.meaning.name).and_then(|at| rows.get_mut(*at)) {
+                Some(place) => *place = row,
+                None => first.push(row),
+            }
+        }
+        places.clear();
+        first.append(&mut rows);
+        let mut known = Self::default();
+        for row in first {
+            let meaning = Arc::new(row.meaning);
+            match row.shows {
+                Shows::Tls(tls) => known.tls.push((*tls, meaning)),
+                Shows::H2(globs) => known.h2.push((globs, meaning)),
+                Shows::Syn(globs) => known.syn.push((globs, meaning)),
+            }
+        }
+        known
+    }
+
+    /// What the wire alone leaves possible. Once for each connection, and again when its first request has shown the opening.
+    pub fn identify(&self, wire: &Wire, opening: &Opening) -> Identification {
+        let hello = wire.ja4_stable.as_ref().zip(wire.traits.as_ref());
+        let tls = match hello {
+            None => Seen::Unavailable,
+            Some((ja4, traits)) => layer(self.tls.iter().find(|(row, _)| row.matches(ja4.as_str(), traits)).map(|(_, meaning)| meaning)),
+        };
+        let nearest = match (&tls, hello) {
+            (Seen::Unknown, Some((_, traits))) => self.nearest(traits),
+            _ => None,
+        };
+        together(tls, by_text(&self.h2, opening.h2.as_deref()), by_text(&self.syn, wire.syn.as_deref()), nearest)
+    }
+
+    /// Of the rows with an example the one that shares most with the hello: cipher suites and stable extensions that only one of both
+    /// has, as a share of those that any has.
+    fn nearest(&self, traits: &Traits) -> Option<Arc<str>> {
+        let hello = row::example(traits.ciphers(), traits.extensions());
+        let near = self.tls.iter().filter_map(|(row, meaning)| Some((row.distance(&hello)?, meaning)));
+        near.min_by_key(|(distance, _)| *distance).map(|(_, meaning)| Arc::clone(&meaning.name))
+    }
+}
+
+fn layer(found: Option<&Arc<Meaning>>) -> Seen {
+    found.map_or(Seen::Unknown, |meaning| Seen::Known(Arc::clone(meaning)))
+}
+
+fn by_text(rows: &[(Vec<Glob>, Arc<Meaning>)], text: Option<&str>) -> Seen {
+    let Some(text) = text else { return Seen::Unavailable };
+    layer(rows.iter().find(|(globs, _)| globs.iter().any(|glob| glob.matches(text))).map(|(_, meaning)| meaning))
+}
+
+fn together(tls: Seen, h2: Seen, syn: Seen, nearest: Option<Arc<str>>) -> Identification {
+    let nothing = Meaning::default();
+    let [a, b, c] = [&tls, &h2, &syn].map(|layer| layer.meaning().unwrap_or(&nothing));
+    let os = meet(a.os, b.os);
+    let with_syn = meet(os, c.os);
+    let identification = Identification {
+        stacks: stacks(a, b),
+        browsers: meet(a.browsers, b.browsers),
+        versions: versions(a, b),
+        os: if with_syn.is_empty() { os } else { with_syn },
+        forms: meet(meet(a.forms, b.forms), c.forms),
+        nearest,
+        tls: Seen::Unavailable,
+        h2: Seen::Unavailable,
+        syn: Seen::Unavailable,
+    };
+    Identification { tls, h2, syn, ..identification }
+}
+
+/// An empty set excludes nobody.
+fn meet<T: Word>(a: Set<T>, b: Set<T>) -> Set<T> {
+    match (a.is_empty(), b.is_empty()) {
+        (true, _) => b,
+        (_, true) => a,
+        _ => a.both(b),
+    }
+}
+
+fn stacks(a: &Meaning, b: &Meaning) -> SmallVec<[Arc<str>; 2]> {
+    match (a.stacks.is_empty(), b.stacks.is_empty()) {
+        (true, _) => b.stacks.clone(),
+        (_, true) => a.stacks.clone(),
+        _ => a.stacks.iter().filter(|name| b.stacks.contains(name)).cloned().collect(),
+    }
+}
+
+/// Versions of different families cannot be compared; a range that the other layer excludes is the hello's, which changes more often.
+fn versions(a: &Meaning, b: &Meaning) -> Option<Span> {
+    match (a.versions, b.versions) {
+        (Some(x), Some(y)) if a.stacks == b.stacks => Some(x.both(y).unwrap_or(x)),
+        (Some(x), _) => Some(x),
+        (None, y) if !meet(a.browsers, b.browsers).is_empty() => y,
+        (None, _) => None,
+    }
+}

@@ -1,0 +1,181 @@
+//! What is claimed and what is recorded against what the wire leaves possible. A contradiction is an empty intersection of two
+//! sides that both say something; whatever is unknown, unavailable or newer than the table contradicts nothing.
+
+use smallvec::SmallVec;
+
+use crate::model::{
+    Browser, Clash, Comparison, Confidence, Contradiction, Engine, FormFactor, Identification, Meaning, Os, Seen, Set, Side, Sides,
+};
+
+/// What lies between the client and us, as far as anybody said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Path {
+    /// The zone says `syn: direct`: no VPN, proxy or accelerator sends a SYN of its own.
+    pub syn_direct: bool,
+    /// A middlebox speaks TLS and HTTP/2 in the client's place: neither is held against anybody.
+    pub intercepted: bool,
+}
+
+/// `record` is the system of the device's record, if there is a record that names one.
+pub fn compare(sides: &Sides, wire: &Identification, record: Option<Os>, path: Path) -> Comparison {
+    let mut found = Found::default();
+    // Hints alone are a claim as well; where the User-Agent speaks, it is what the contradictions are named for.
+    let said = if sides.user_agent.claims.browser.is_some() { &sides.user_agent } else { &sides.hints };
+    let own = [(Contradiction::UaBrowserVsTls, &wire.tls), (Contradiction::UaBrowserVsH2, &wire.h2)];
+    for (kind, layer) in own {
+        if let Some(meaning) = layer.meaning().filter(|_| !path.intercepted) {
+            found.note(browser(said, meaning), kind, true, || (claimed_browser(said), meaning.text()));
+        }
+    }
+    if let (Some(os), Some(meaning)) = (said.claims.os, wire.syn.meaning()) {
+        found.note(system(os, meaning), Contradiction::UaOsVsSyn, path.syn_direct, || (os.as_str().to_owned(), meaning.text()));
+    }
+    if let Some((claimed, hinted)) = apart(&sides.user_agent, &sides.hints) {
+        found.note(Some(false), Contradiction::UaVsHints, true, || (claimed, hinted));
+    }
+    if let Some(os) = record {
+        for (layer, strong) in [(&wire.tls, true), (&wire.h2, true), (&wire.syn, path.syn_direct)] {
+            let silent = path.intercepted && !std::ptr::eq(layer, &raw const wire.syn);
+            if let Some(meaning) = layer.meaning().filter(|_| !silent) {
+                found.note(system(os, meaning), Contradiction::RecordOsVsWire, strong, || (os.as_str().to_owned(), meaning.text()));
+            }
+        }
+    }
+    let one_side = sides.merged != crate::model::Claims::default()
+        || [&wire.tls, &wire.h2, &wire.syn].iter().any(|layer| matches!(layer, Seen::Known(_)));
+    found.comparison(one_side)
+}
+
+#[derive(Default)]
+struct Found {
+    all: Set<Contradiction>,
+    strong: Set<Contradiction>,
+    agreed: bool,
+    clashes: SmallVec<[Clash; 1]>,
+}
+
+impl Found {
+    /// `agree`: `None` when one of the sides says nothing.
+    fn note(&mut self, agree: Option<bool>, kind: Contradiction, strong: bool, sides: impl FnOnce() -> (String, String)) {
+        match agree {
+            None => {}
+            Some(true) => self.agreed = true,
+            Some(false) => {
+                let one = Set::from_iter([kind]);
+                if strong {
+                    self.strong = self.strong.either(one);
+                }
+                if !self.all.has(kind) {
+                    let (claimed, seen) = sides();
+                    self.all = self.all.either(one);
+                    self.clashes.push(Clash { kind, claimed: claimed.into(), seen: seen.into() });
+                }
+            }
+        }
+    }
+
+    fn comparison(self, one_side: bool) -> Comparison {
+        let confidence = match () {
+            () if !self.strong.is_empty() => Confidence::Contradicted,
+            () if self.agreed => Confidence::Corroborated,
+            () if one_side => Confidence::Claimed,
+            () => Confidence::None,
+        };
+        Comparison { contradictions: self.all, strong: self.strong, confidence, clashes: self.clashes }
+    }
+}
+
+/// The words by which the table calls a claimed program; empty: the claim is none that the wire could deny.
+fn families(side: &Side) -> Set<Browser> {
+    let Some(browser) = side.claims.browser else { return Set::EMPTY };
+    let word = match (browser, side.engine) {
+        // `other` may be anything, and bots say so to be served, on any stack.
+        (Browser::Other | Browser::Bot, _) => return Set::EMPTY,
+        (_, Some(Engine::Apple)) => Browser::Safari,
+        (_, Some(Engine::Chromium | Engine::Firefox)) => browser,
+        (Browser::Safari, None) if side.claims.os == Some(Os::Linux) => Browser::WebKitGtk,
+        // A browser that does not say what it is built on: old, a television, a console.
+        (
+            Browser::Safari
+            | Browser::Chrome
+            | Browser::Chromium
+            | Browser::Edge
+            | Browser::Firefox
+            | Browser::Opera
+            | Browser::Samsung
+            | Browser::WebView,
+            None,
+        ) => return Set::EMPTY,
+        (tool, None) => tool,
+    };
+    Set::from_iter([word])
+}
+
+fn browser(side: &Side, meaning: &Meaning) -> Option<bool> {
+    let claimed = families(side);
+    if claimed.is_empty() || meaning.browsers.is_empty() {
+        return None;
+    }
+    if claimed.both(meaning.browsers).is_empty() {
+        return Some(false);
+    }
+    match (side.engine_version, meaning.versions) {
+        (Some(version), Some(versions)) if meaning.definite => Some(versions.holds(version)),
+        _ => Some(true),
+    }
+}
+
+fn system(os: Os, meaning: &Meaning) -> Option<bool> {
+    (os != Os::Other && !meaning.os.is_empty()).then(|| meaning.os.has(os))
+}
+
+fn claimed_browser(side: &Side) -> String {
+    let name = side.claims.browser.map_or("nothing", Browser::as_str);
+    let version = side.claims.browser_version.map(|version| format!(" {version}")).unwrap_or_default();
+    let os = side.claims.os.map(|os| format!(" on {}", os.as_str())).unwrap_or_default();
+    format!("{name}{version}{os}")
+}
+
+/// Both sides, where User-Agent and hints cannot both be true.
+fn apart(agent: &Side, hints: &Side) -> Option<(String, String)> {
+    let browsers = agent.claims.browser.zip(hints.claims.browser);
+    if browsers.is_some_and(|(said, hinted)| !same_browser(said, agent, hinted)) || versions_apart(agent, hints) {
+        return Some((claimed_browser(agent), claimed_browser(hints)));
+    }
+    if let Some((said, hinted)) = agent.claims.os.zip(hints.claims.os).filter(|(said, hinted)| !same_system(*said, *hinted)) {
+        return Some((said.as_str().to_owned(), hinted.as_str().to_owned()));
+    }
+    let forms = agent.claims.form_factor.zip(hints.claims.form_factor);
+    forms.filter(|forms| matches!(forms, (FormFactor::Phone, FormFactor::Other) | (FormFactor::Desktop, FormFactor::Phone))).map(
+        |(said, hinted)| {
+            let hinted = if hinted == FormFactor::Phone { "mobile" } else { "not mobile" };
+            (said.as_str().to_owned(), hinted.to_owned())
+        },
+    )
+}
+
+/// Brands that say which browser of Chromium's many it is; the others (`chromium`, `webview`) are said by any of them.
+const SPECIFIC: [Browser; 4] = [Browser::Chrome, Browser::Edge, Browser::Opera, Browser::Samsung];
+
+fn same_browser(said: Browser, agent: &Side, hinted: Browser) -> bool {
+    match agent.engine {
+        // Vivaldi, Brave and others say Chrome, and their own brand beside Chromium's.
+        Some(Engine::Chromium) => said == hinted || !SPECIFIC.contains(&said) || !SPECIFIC.contains(&hinted),
+        Some(Engine::Firefox | Engine::Apple) => false,
+        None => matches!(said, Browser::Other | Browser::Bot),
+    }
+}
+
+fn versions_apart(agent: &Side, hints: &Side) -> bool {
+    match (agent.engine, agent.engine_version, hints.engine_version) {
+        // An enterprise policy freezes the User-Agent's at 99.
+        (Some(Engine::Chromium), Some(said), Some(hinted)) => said != hinted && said != 99,
+        _ => false,
+    }
+}
+
+fn same_system(said: Os, hinted: Os) -> bool {
+    // A phone that asks for the desktop's page says Linux on one side or on both.
+    const LINUX: [Os; 3] = [Os::Linux, Os::Android, Os::ChromeOs];
+    said == hinted || said == Os::Other || hinted == Os::Other || (LINUX.contains(&said) && LINUX.contains(&hinted))
+}
