@@ -26,6 +26,7 @@ struct Recording {
     ja4: String,
     ja4_r: String,
     ja4_stable: String,
+    ja3: String,
     h1: Option<Vec<String>>,
     h2: Option<Vec<Frame>>,
 }
@@ -91,6 +92,7 @@ fn every_recording_is_reproduced() {
         assert_eq!(hello.ja4().as_str(), recording.ja4, "{}", recording.client);
         assert_eq!(hello.ja4_r(), recording.ja4_r, "{}", recording.client);
         assert_eq!(hello.ja4_stable().as_str(), recording.ja4_stable, "{}", recording.client);
+        assert_eq!(*hello.ja3(), *recording.ja3, "{}", recording.client);
     }
     assert_eq!(recordings.len(), 153);
 }

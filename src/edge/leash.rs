@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::chatter::Chatter;
+use super::first::First;
 use crate::request::framing;
 
 /// How often the worker looks. A limit is kept to within this.
@@ -304,18 +305,25 @@ pin_project_lite::pin_project! {
         inner: S,
         leash: Rc<Leash>,
         watch: Watch,
+        // Gone when it has seen enough.
+        first: Option<First>,
     }
 }
 
 impl<S> Watched<S> {
     pub fn http1(inner: S, leash: Rc<Leash>) -> Self {
-        Self { inner, leash, watch: Watch::Framing(framing::Watch::default()) }
+        Self { inner, leash, watch: Watch::Framing(framing::Watch::default()), first: None }
     }
 
     pub fn http2(inner: S, leash: Rc<Leash>) -> Self {
         leash.multiplexed.set(true);
         let watch = Watch::Chatter(Chatter::new(leash.now.get()));
-        Self { inner, leash, watch }
+        Self { inner, leash, watch, first: None }
+    }
+
+    /// The same, and `first` sees what comes first.
+    pub fn shown_to(self, first: First) -> Self {
+        Self { first: Some(first), ..self }
     }
 
     /// The stream itself, where the peer is in the middle of an HTTP/1 request.
@@ -352,6 +360,9 @@ impl<S: AsyncRead> AsyncRead for Watched<S> {
         if polled.is_ready() && buf.filled().len() > before {
             this.leash.bytes_came();
             let new = buf.filled_mut().get_mut(before..).unwrap_or_default();
+            if this.first.as_mut().is_some_and(|first| !first.wants_more(new)) {
+                *this.first = None;
+            }
             match this.watch {
                 Watch::Framing(framing) => framing.pass(new),
                 Watch::Chatter(chatter) => {

@@ -2,6 +2,7 @@
 
 mod chatter;
 mod crowd;
+mod first;
 mod leash;
 mod opening;
 mod serve;
@@ -64,22 +65,33 @@ struct Counts {
     writer: Writer,
     /// What every ordinary connection moves, looked up once.
     handshake_ok: Cell,
-    tls_read: Cell,
-    tls_unavailable: Cell,
-    syn_read: Cell,
-    syn_unavailable: Cell,
+    syn: Layer,
+    tls: Layer,
+    h2: Layer,
+    headers: Layer,
     listeners: RefCell<HashMap<Arc<str>, Cell>>,
+}
+
+/// What a layer of a connection showed; each connection moves one of them.
+#[derive(Debug)]
+struct Layer {
+    read: Cell,
+    unavailable: Cell,
+    malformed: Cell,
 }
 
 impl Counts {
     fn new(record: &Arc<Record>, writer: Writer) -> Self {
-        let fingerprint = |layer, result| record.fingerprints.cell(writer, &[layer, result]);
+        let layer = |layer| {
+            let cell = |result| record.fingerprints.cell(writer, &[layer, result]);
+            Layer { read: cell("read"), unavailable: cell("unavailable"), malformed: cell("malformed") }
+        };
         Self {
             handshake_ok: record.tls_handshakes.cell(writer, &["ok"]),
-            tls_read: fingerprint("tls", "read"),
-            tls_unavailable: fingerprint("tls", "unavailable"),
-            syn_read: fingerprint("syn", "read"),
-            syn_unavailable: fingerprint("syn", "unavailable"),
+            syn: layer("syn"),
+            tls: layer("tls"),
+            h2: layer("h2"),
+            headers: layer("headers"),
             listeners: RefCell::default(),
             record: Arc::clone(record),
             writer,

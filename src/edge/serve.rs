@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::first::First;
 use super::leash::{Busy, FLOOD, Held, Leash, Order, Watched};
 use super::opening::{self, NoHello, Replayed};
 use super::{Edge, Entrance, PanicGuard, Setup, socket};
@@ -58,10 +59,10 @@ impl NoTls {
 pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStream, peer: IpAddr, held: Held) {
     let mut conn = Conn::new(Rc::clone(&edge.core), Arc::clone(&entrance.door), peer);
     conn.wire.syn = socket::saved_syn(&stream).as_deref().and_then(syn::signature);
-    if conn.wire.syn.is_some() { &edge.counts.syn_read } else { &edge.counts.syn_unavailable }.add(1);
+    if conn.wire.syn.is_some() { &edge.counts.syn.read } else { &edge.counts.syn.unavailable }.add(1);
     match &entrance.tls {
         None => {
-            edge.counts.tls_unavailable.add(1);
+            edge.counts.tls.unavailable.add(1);
             held.leash.opened();
             http1(edge, Rc::new(conn), stream, &held.leash).await;
         }
@@ -87,15 +88,17 @@ pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStr
 fn count_handshake<T>(edge: &Edge, secured: &Result<T, NoTls>, wire: &Wire) {
     let counts = &edge.counts;
     match secured {
-        _ if wire.ja4.is_some() => counts.tls_read.add(1),
-        Err(NoTls::Hello(NoHello::Malformed(_))) => counts.record.fingerprints.cell(counts.writer, &["tls", "malformed"]).add(1),
-        _ => counts.tls_unavailable.add(1),
+        _ if wire.ja4.is_some() => counts.tls.read.add(1),
+        Err(NoTls::Hello(NoHello::Malformed(_))) => counts.tls.malformed.add(1),
+        _ => counts.tls.unavailable.add(1),
     }
     match secured {
         Ok(_) => counts.handshake_ok.add(1),
         Err(error) => {
             counts.record.tls_handshakes.cell(counts.writer, &[error.as_str()]).add(1);
             counts.rejected(error.as_str());
+            counts.h2.unavailable.add(1);
+            counts.headers.unavailable.add(1);
         }
     }
 }
@@ -154,7 +157,7 @@ async fn heeding<F: Future>(leash: &Leash, mut work: Pin<&mut F>, wind_down: imp
 }
 
 async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(edge: &Rc<Edge>, conn: Rc<Conn>, stream: S, leash: &Rc<Leash>) {
-    let io = TokioIo::new(Watched::http1(stream, Rc::clone(leash)));
+    let io = TokioIo::new(Watched::http1(stream, Rc::clone(leash)).shown_to(First::http1(edge, &conn)));
     let service = service_fn(|request| answer(&conn, leash, request));
     let (head_size, head_fields) = head_limits(edge);
     let mut serving = http1::Builder::new()
@@ -183,7 +186,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
 }
 
 async fn http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(edge: &Rc<Edge>, conn: Rc<Conn>, stream: S, leash: &Rc<Leash>) {
-    let io = TokioIo::new(Watched::http2(stream, Rc::clone(leash)));
+    let io = TokioIo::new(Watched::http2(stream, Rc::clone(leash)).shown_to(First::http2(edge, &conn)));
     let held = (Rc::clone(&conn), Rc::clone(leash));
     let service = service_fn(move |request| {
         let (conn, leash) = (Rc::clone(&held.0), Rc::clone(&held.1));

@@ -93,13 +93,14 @@ pub fn length(bytes: &[u8]) -> Option<usize> {
     message_length(bytes).ok()
 }
 
-/// What JA4 needs of a ClientHello: GREASE (RFC 8701) left out, everything else in wire order, duplicates kept.
+/// What JA4 and JA3 need of a ClientHello: GREASE (RFC 8701) left out, everything else in wire order, duplicates kept.
 ///
 /// An extension whose inside cannot be read counts as present and says nothing more: the hello still has a fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The highest of supported_versions, else the hello's legacy version.
     pub(super) version: u16,
+    pub(super) legacy_version: u16,
     pub(super) has_sni: bool,
     sni: Option<Box<str>>,
     /// First and last character of the first ALPN value, as JA4 prints them.
@@ -108,8 +109,9 @@ pub struct Hello {
     pub(super) extensions: Codes,
     /// Of extension 13 alone.
     pub(super) algorithms: Codes,
-    groups: Codes,
+    pub(super) groups: Codes,
     grease: bool,
+    pub(super) point_formats: SmallVec<[u8; 8]>,
 }
 
 /// Inline for every browser measured; longer lists go to the heap.
@@ -229,6 +231,7 @@ fn client_hello(message: &[u8]) -> Result<Hello, Malformed> {
 
     let mut hello = Hello {
         version: legacy_version,
+        legacy_version,
         has_sni: false,
         sni: None,
         alpn: *b"00",
@@ -237,6 +240,7 @@ fn client_hello(message: &[u8]) -> Result<Hello, Malformed> {
         algorithms: Codes::new(),
         groups: Codes::new(),
         grease: false,
+        point_formats: SmallVec::new(),
     };
     hello.grease = hello.ciphers.len() < suites;
     ciphers.end("cipher_suites")?;
@@ -258,6 +262,11 @@ fn client_hello(message: &[u8]) -> Result<Hello, Malformed> {
             10 if hello.groups.is_empty() => {
                 if let Ok(mut list) = inside.block_u16("named_group_list") {
                     hello.groups = codes(&mut list);
+                }
+            }
+            11 if hello.point_formats.is_empty() => {
+                if let Ok(mut list) = inside.block_u8("ec_point_format_list") {
+                    hello.point_formats = SmallVec::from_slice(list.rest());
                 }
             }
             13 => {

@@ -436,3 +436,34 @@ fn an_arriving_hello_walks_each_record_once() {
     // Fewer bytes than before are no reason to panic.
     assert!(matches!(arriving.read(&bytes[..9]), Progress::NeedMore));
 }
+
+/// Both examples of github.com/salesforce/ja3, README.md.
+#[test]
+fn ja3_as_published() {
+    let mut hello = draft().with(0, sni(b"a")).with(10, algorithms(&[23, 24, 25])).with(11, [1, 0]);
+    hello.version = 769;
+    hello.ciphers = vec![47, 53, 5, 10, 49161, 49162, 49171, 49172, 50, 56, 19, 4];
+    assert_eq!(hello.hello().ja3_r(), "769,47-53-5-10-49161-49162-49171-49172-50-56-19-4,0-10-11,23-24-25,0");
+    assert_eq!(&*hello.hello().ja3(), "ada70206e40642a3e4461f35503241d5");
+    let mut bare = draft();
+    (bare.version, bare.extensions) = (769, None);
+    bare.ciphers = vec![4, 5, 10, 9, 100, 98, 3, 6, 19, 18, 99];
+    assert_eq!(bare.hello().ja3_r(), "769,4-5-10-9-100-98-3-6-19-18-99,,,");
+    assert_eq!(&*bare.hello().ja3(), "de350869b8c85de67a350c8d186f11e6");
+}
+
+#[test]
+fn ja3_keeps_wire_order_and_strips_grease() {
+    let mut hello = draft()
+        .with(0x1a1a, [])
+        .with(23, [])
+        .with(43, versions(&[0x0304]))
+        .with(10, algorithms(&[0x2a2a, 29, 23]))
+        .with(11, [3, 0, 1, 2])
+        .with(10, algorithms(&[30]));
+    hello.ciphers = vec![0x3a3a, 0x1302, 0x1301];
+    assert_eq!(hello.hello().ja3_r(), "771,4866-4865,23-43-10-11-10,29-23,0-1-2", "the version is that of the hello itself");
+    for inside in [vec![], vec![9], vec![0, 9, 1]] {
+        assert_eq!(draft().with(10, inside.clone()).with(11, inside).hello().ja3_r(), "771,4866-4865,10-11,,");
+    }
+}

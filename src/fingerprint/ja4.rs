@@ -95,7 +95,7 @@ fn push_list(codes: &[u16], text: &mut Text) {
 }
 
 /// The first 12 hex digits of SHA-256; an empty list is twelve zeros.
-fn hash(text: &[u8]) -> [u8; 12] {
+pub(super) fn hash(text: &[u8]) -> [u8; 12] {
     let mut out = [b'0'; 12];
     if text.is_empty() {
         return out;
@@ -120,7 +120,7 @@ const fn version(code: u16) -> [u8; 2] {
 }
 
 /// Above 99 prints 99.
-fn two_digits(count: usize) -> [u8; 2] {
+pub(super) fn two_digits(count: usize) -> [u8; 2] {
     let count = u8::try_from(count).unwrap_or(u8::MAX).min(99);
     [b'0' + count / 10, b'0' + count % 10]
 }

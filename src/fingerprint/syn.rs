@@ -83,7 +83,7 @@ fn ipv4(header_words: u8, bytes: &mut Reader<'_>) -> Result<Network, Malformed> 
     Ok(Network { version: 4, ttl, dont_fragment: fragment & 0x4000 != 0 })
 }
 
-/// RFC 8200 sections 3 and 4, after the first byte. Extension headers are walked; fragments have no whole TCP header.
+/// RFC 8200 sections 3 and 4, after the first byte. Extension headers are walked.
 fn ipv6(bytes: &mut Reader<'_>) -> Result<Network, Malformed> {
     bytes.take(5, "payload_length")?;
     let mut next = bytes.byte("next_header")?;
@@ -97,6 +97,16 @@ fn ipv6(bytes: &mut Reader<'_>) -> Result<Network, Malformed> {
                 next = bytes.byte("next_header")?;
                 let length = bytes.byte("extension_length")?;
                 bytes.take(usize::from(length) * 8 + 6, "extension")?;
+            }
+            // As over IPv4, the first fragment will do if it has the whole TCP header, and a later one has none.
+            44 => {
+                next = bytes.byte("next_header")?;
+                bytes.byte("reserved")?;
+                let offset = bytes.u16("fragment_offset")?;
+                bytes.take(4, "identification")?;
+                if offset >> 3 != 0 {
+                    return Err(Malformed("fragment_offset"));
+                }
             }
             _ => return Err(Malformed("next_header")),
         }
@@ -252,9 +262,44 @@ mod tests {
         let mut extensions = vec![60, 0, 1, 4, 0, 0, 0, 0, 6, 1];
         extensions.extend([0; 14]);
         assert_eq!(signature(&ipv6(&extensions, &segment)), plain);
-        // A fragment header hides the rest.
-        extensions[0] = 44;
+        // One that is not known hides the rest.
+        extensions[0] = 51;
         assert_eq!(signature(&ipv6(&extensions, &segment)), None);
+    }
+
+    #[test]
+    fn the_first_fragment_will_do_and_a_later_one_has_no_tcp_header() {
+        let segment = tcp(64800, SYN, &LINUX);
+        let mut plain = ipv4(64, &segment);
+        let whole = signature(&plain).unwrap();
+        for (fragment, expected) in [([0x20, 0], Some(whole.replace(":df", ":-"))), ([0x20, 1], None), ([0, 1], None)] {
+            plain[6..8].copy_from_slice(&fragment);
+            assert_eq!(signature(&plain).as_deref(), expected.as_deref(), "{fragment:?}");
+        }
+        // Hop-by-hop options of 8 bytes, then a fragment header.
+        let fragment = |offset: [u8; 2]| ipv6(&[&[44, 0, 1, 4, 0, 0, 0, 0, 6, 0][..], &offset, &[1, 2, 3, 4]].concat(), &segment);
+        let whole = signature(&ipv6(&[], &segment));
+        assert!(whole.is_some());
+        assert_eq!(signature(&fragment([0, 0])), whole, "alone");
+        assert_eq!(signature(&fragment([0, 1])), whole, "the first of several");
+        assert_eq!(signature(&fragment([0, 8])), None);
+        assert_eq!(signature(&fragment([0, 9])), None);
+    }
+
+    #[test]
+    fn the_longest_header_has_a_signature() {
+        let nops = signature(&ipv4(64, &tcp(1024, SYN, &[1; 40]))).unwrap();
+        assert_eq!(nops.matches("nop").count(), 40);
+        let unknown = signature(&ipv4(64, &tcp(1024, SYN, &[253, 2].repeat(20)))).unwrap();
+        assert_eq!(unknown.matches("?253").count(), 20);
+    }
+
+    #[test]
+    fn the_class_of_the_ttl_is_where_it_can_have_begun() {
+        for (ttl, class) in [(1, 32), (32, 32), (33, 64), (64, 64), (65, 128), (128, 128), (129, 255), (255, 255)] {
+            let line = signature(&ipv4(ttl, &tcp(1024, SYN, &[]))).unwrap();
+            assert!(line.starts_with(&format!("4:{class}:")), "{ttl}: {line}");
+        }
     }
 
     #[test]
