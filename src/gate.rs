@@ -4,6 +4,7 @@ mod answer;
 mod ask;
 mod conn;
 pub mod memo;
+mod middlebox;
 mod sight;
 
 use std::cell::RefCell;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use hyper::body::Incoming;
 
 use self::answer::{blocked, page, restrict, send, turn_away};
@@ -21,13 +22,17 @@ pub use self::ask::{Ask, Unasked};
 use self::conn::Known;
 pub use self::conn::{Conn, Door};
 use self::memo::{Question, Ruling};
-use crate::config::{Limits, Route};
+pub use self::middlebox::Middleboxes;
+use crate::config::{Fingerprints, Limits, Route};
+use crate::fingerprint::Known as Signatures;
 use crate::forward::{Body, End, Identity, Rates, Up, Upstreams};
 use crate::identify::ClientTrust;
 use crate::model::{Mode, Reason, RestrictionKey, Standing};
 use crate::policy::{Decision, Given, Http, Inputs, Permit, Policy};
 use crate::posture::Posture;
 use crate::record::{Case, Desk, Labels, Visit, fragment};
+
+static ACCEPT_CH: HeaderName = HeaderName::from_static("accept-ch");
 
 /// One configuration in force, shared by all workers and never changed: a reload makes the next.
 #[derive(Debug)]
@@ -38,6 +43,10 @@ pub struct Rules {
     /// By `AppId`.
     pub routes: Vec<Route>,
     pub limits: Limits,
+    pub fingerprints: Fingerprints,
+    /// What wires are looked up in.
+    pub known: Arc<Signatures>,
+    pub middleboxes: Arc<Middleboxes>,
     /// By listener.
     pub trust: HashMap<Arc<str>, Arc<ClientTrust>>,
     pub posture: Arc<Posture>,
@@ -99,6 +108,7 @@ pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body
             }
         }
     };
+    let answer = ask_hints(answer, conn, &house);
     let close = visit.finish(answer.status()); // the only place that counts and logs
     answer.map(|body| {
         body.on_end(move |ended| {
@@ -112,13 +122,21 @@ pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body
     })
 }
 
+/// Asks the browser for the client hints that the operator wants, unless the app asks for its own. Only HTTPS answers can (RFC 8942 section 3.1).
+fn ask_hints(mut answer: Response<Body>, conn: &Conn, house: &House) -> Response<Body> {
+    if let Some(hints) = house.rules.fingerprints.accept_ch.as_ref().filter(|_| conn.door.https) {
+        answer.headers_mut().entry(&ACCEPT_CH).or_insert_with(|| hints.clone());
+    }
+    answer
+}
+
 /// Decides, or finds the decision of an earlier request that asked the same.
 fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, known: Known, visit: &mut Visit) -> Rc<Ruling> {
     let began = Instant::now();
     let rules = &house.rules;
     let now = visit.now();
     let (claims, claimed) = conn.claims(request.headers());
-    let (sight, sighted) = conn.sight(house, &known, (&claims, claimed));
+    let (sight, sighted) = conn.sight(house, &known, (&claims, claimed), visit.started());
     let Known { standing, serial, zone } = known;
     let question = Question {
         app: ask.app,
@@ -144,13 +162,13 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
         wire: &conn.wire,
         opening: conn.opening(),
         sight: &sight,
-        claims: &claims,
+        claims: &claims.merged,
         http,
         given: Given::default(),
     };
     let decision = rules.policy.decide(ask.app, &inputs);
     let took = began.elapsed();
-    let on = conn.told(zone, &claims, &sight);
+    let on = conn.told(zone, &claims.merged, &sight);
     let line = fragment(&rules.policy, &decision, &standing, &on, None, now);
     let case = case(&conn.core.desk, &rules.policy, &decision, None, line);
     let identity = identity(&rules.policy, &decision, &standing);
@@ -188,7 +206,7 @@ fn case(desk: &Desk, policy: &Policy, decision: &Decision, refused: Option<&str>
 /// Records that a restriction refused a request that the decision let pass.
 fn refused(conn: &Conn, house: &House, ruling: &Ruling, key: RestrictionKey, visit: &mut Visit) {
     let case = ruling.refused(key).get_or_init(|| {
-        let on = conn.told(ruling.zone, &ruling.claims, &ruling.sight);
+        let on = conn.told(ruling.zone, &ruling.claims.merged, &ruling.sight);
         let reason = Reason::Restriction(key).to_string();
         let now = visit.now();
         let line = fragment(&house.rules.policy, &ruling.decision, &ruling.standing, &on, Some(&reason), now);

@@ -19,7 +19,7 @@ use self::worker::{Command, Worker};
 use crate::config::{self, Configuration, Listener, Report};
 use crate::edge::{self, Crowd, Entrance, Entrances, Setup, TlsError};
 use crate::forward::{Rates, Up};
-use crate::gate::{Door, Rules};
+use crate::gate::{Door, Middleboxes, Rules};
 use crate::policy::Policy;
 use crate::posture::{self, Posture};
 use crate::record::{LogError, LogWriter, Record, Writer, names};
@@ -115,7 +115,12 @@ pub fn start(path: &Path) -> Result<Running, Error> {
     };
     let rates = Arc::new(Rates::new(configuration.limits.rate_entries));
     record.log_to(log.as_ref().map(LogWriter::queue));
-    let rules = Arc::new(ArcSwap::from_pointee(rules(&configuration, &entrances, (posture, rates, Up::new(&configuration.routes)), 1)));
+    let rules = Arc::new(ArcSwap::from_pointee(rules(
+        &configuration,
+        &entrances,
+        (posture, rates, Up::new(&configuration.routes), Arc::default()),
+        1,
+    )));
     let entrances = Arc::new(ArcSwap::from_pointee(entrances));
     let crowd = Arc::new(Crowd::default());
     let mut workers = Vec::with_capacity(configuration.workers);
@@ -268,7 +273,7 @@ impl Site {
         }
         let serial = current.serial + 1;
         let up = current.up.next(&configuration.routes);
-        let rules = rules(&configuration, &entrances, (posture, rates, up), serial);
+        let rules = rules(&configuration, &entrances, (posture, rates, up, Arc::clone(&current.middleboxes)), serial);
         self.entrances.store(Arc::new(entrances));
         self.rules.store(Arc::new(rules));
         for (Bound { listener, actual, .. }, _) in &opened {
@@ -357,9 +362,9 @@ impl fmt::Debug for Site {
 }
 
 /// What rules share with the rules before and after them.
-type Lasting = (Arc<Posture>, Arc<Rates>, Arc<Up>);
+type Lasting = (Arc<Posture>, Arc<Rates>, Arc<Up>, Arc<Middleboxes>);
 
-fn rules(configuration: &Configuration, entrances: &Entrances, (posture, rates, up): Lasting, serial: u64) -> Rules {
+fn rules(configuration: &Configuration, entrances: &Entrances, (posture, rates, up, middleboxes): Lasting, serial: u64) -> Rules {
     let trust = entrances.iter().filter_map(|(name, entrance)| {
         let trust = entrance.tls.as_ref()?.trust.as_ref()?;
         Some((Arc::clone(name), Arc::clone(trust)))
@@ -369,6 +374,9 @@ fn rules(configuration: &Configuration, entrances: &Entrances, (posture, rates, 
         policy: Policy::compile(configuration.policy.clone()),
         routes: configuration.routes.clone(),
         limits: configuration.limits.clone(),
+        fingerprints: configuration.fingerprints.clone(),
+        known: Arc::clone(&configuration.known),
+        middleboxes,
         trust: trust.collect(),
         posture,
         rates,
@@ -430,7 +438,8 @@ fn files(configuration: &Configuration) -> Vec<PathBuf> {
         let pairs = tls.certificates.iter().flat_map(|files| [files.cert.clone(), files.key.clone()]);
         pairs.chain(tls.client_ca.iter().cloned()).chain(tls.client_crl.iter().cloned())
     });
-    configuration.files.iter().chain(&configuration.policy_dir).cloned().chain(of_tls).collect()
+    let known = configuration.fingerprints.known.iter();
+    configuration.files.iter().chain(&configuration.policy_dir).chain(known).cloned().chain(of_tls).collect()
 }
 
 fn sources(configuration: &Configuration) -> Vec<(&str, std::time::Duration)> {

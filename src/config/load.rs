@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -11,7 +12,7 @@ use super::report::{Place, Report};
 use super::serving::{Holds, NamedFile};
 use super::text::LARGEST;
 use super::typing::Parsed;
-use super::{Loaded, certificates};
+use super::{Loaded, certificates, signatures};
 
 /// More owners' files than this are no policy.
 const MOST_FILES: usize = 10_000;
@@ -46,8 +47,10 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
         parsed = Parsed::new(&files, folder, cpus);
     }
     let mut held = Vec::new();
+    let mut rows = Ok(None);
     for file in std::mem::take(&mut parsed.named) {
         match look(&file) {
+            Ok(bytes) if matches!(file.holds, Holds::Known) => rows = signatures::read(&file.path, &bytes).map(Some),
             Ok(bytes) => held.push((file, bytes)),
             Err(why) => wrong.push((file.place, why)),
         }
@@ -59,7 +62,17 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
         parsed.findings.error(place, why);
     }
     let policy_dir = parsed.policy_dir().map(|(folder, _)| folder);
-    let (mut configuration, warnings) = parsed.finish()?;
+    // The table is a file of its own with mistakes of its own: one run shows them as well.
+    let (mut configuration, warnings) = match (parsed.finish(), rows) {
+        (Ok((mut configuration, warnings)), Ok(rows)) => {
+            if let Some(rows) = rows {
+                configuration.known = Arc::new(signatures::known(rows));
+            }
+            (configuration, warnings)
+        }
+        (Ok((_, warnings)), Err(of_table)) => return Err(warnings.and(of_table)),
+        (Err(report), rows) => return Err(report.and(rows.err().unwrap_or_default())),
+    };
     configuration.policy_dir = policy_dir.and_then(|folder| std::path::absolute(folder).ok());
     for file in &mut configuration.files {
         *file = std::path::absolute(&file).map_err(|why| Report::of_file(file, why.to_string()))?;

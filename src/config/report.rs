@@ -274,6 +274,13 @@ impl Report {
         findings.report(&[file.to_owned()], |_| String::new(), |_| None)
     }
 
+    /// Followed by the report of another file.
+    pub(super) fn and(mut self, mut other: Self) -> Self {
+        self.items.append(&mut other.items);
+        self.dropped += other.dropped;
+        self
+    }
+
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use http::HeaderValue;
+
 use super::names::Table;
 use super::obj::Obj;
 use super::report::{Findings, Place};
@@ -168,16 +170,15 @@ impl<'a> Serving<'a> {
     pub fn fingerprints(&mut self, out: &mut Findings) -> Fingerprints {
         let obj = self.main.object("fingerprints", &shapes::FINGERPRINTS);
         let known = obj.get("known").and_then(|node| self.file(Some(node), Holds::Known, out));
-        let mut accept_ch: Vec<String> = Vec::new();
+        let mut hints: Vec<&str> = Vec::new();
         for node in obj.items("accept_ch") {
             match node.text() {
-                Some(hint) if accept_ch.iter().any(|known| known == hint) => {
-                    out.warn(node.place, format!("`{}` stands twice", short(hint)))
-                }
-                Some(hint) => accept_ch.push(hint.to_owned()),
+                Some(hint) if hints.contains(&hint) => out.warn(node.place, format!("`{}` stands twice", short(hint))),
+                Some(hint) => hints.push(hint),
                 None => drop(out.left_out::<()>()),
             }
         }
+        let accept_ch = HeaderValue::from_str(&hints.join(", ")).ok().filter(|_| !hints.is_empty());
         Fingerprints { known, ja3: obj.flag("ja3"), accept_ch }
     }
 

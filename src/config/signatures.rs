@@ -1,6 +1,7 @@
 //! The table of known signatures as YAML: ours (`fingerprint/known.yaml`) and the operator's own (`fingerprints.known`), one format.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 
 use super::obj::Obj;
 use super::report::{Findings, Place, Report};
@@ -100,6 +101,12 @@ every_word!(FORMS, FormFactor);
 /// Our own table. A test reads it, so it has no errors.
 pub fn builtin() -> Vec<Row> {
     read(Path::new("known.yaml"), BUILTIN.as_bytes()).unwrap_or_default()
+}
+
+/// Our own table, compiled once for the process.
+pub fn builtin_alone() -> Arc<Known> {
+    static BUILTIN: LazyLock<Arc<Known>> = LazyLock::new(|| Arc::new(known(Vec::new())));
+    Arc::clone(&BUILTIN)
 }
 
 /// Our own table, with the operator's rows.

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
+use crate::fingerprint::Known;
 use crate::model::Host;
 use crate::policy::draft::Draft;
 use crate::request::PathOptions;
@@ -23,6 +26,8 @@ pub struct Configuration {
     pub store: Store,
     pub decision_log: Option<DecisionLog>,
     pub fingerprints: Fingerprints,
+    /// The table of known signatures, the operator's rows included.
+    pub known: Arc<Known>,
     pub policy: Draft,
     /// One an app, in the order of `policy.apps`: the index is the `AppId`.
     pub routes: Vec<Route>,
@@ -135,8 +140,8 @@ pub struct Fingerprints {
     pub known: Option<PathBuf>,
     /// Compute JA3 as well.
     pub ja3: bool,
-    /// Client hints to ask for by `Accept-CH`, by their field names.
-    pub accept_ch: Vec<String>,
+    /// The value of `Accept-CH`. `None`: nothing is asked.
+    pub accept_ch: Option<HeaderValue>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

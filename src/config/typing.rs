@@ -8,7 +8,7 @@ use super::report::{Findings, Place, Report};
 use super::serving::{NamedFile, Serving};
 use super::typed::Configuration;
 use super::yaml::{self, Node, Value};
-use super::{apps, rules, shapes, text, walk};
+use super::{apps, rules, shapes, signatures, text, walk};
 use crate::policy::draft::{Draft, HostPattern};
 
 /// All that was found: what is wrong, and the configuration if nothing is.
@@ -104,6 +104,7 @@ impl Parsed {
             store,
             decision_log,
             fingerprints,
+            known: signatures::builtin_alone(),
             policy: Draft { apps, layers, ..policy },
             routes,
         });

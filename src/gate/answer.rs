@@ -25,7 +25,7 @@ pub fn turn_away(conn: &Conn, house: &House, request: &Request<Incoming>, unaske
     let (claims, _) = conn.claims(request.headers());
     let zone = house.rules.policy.zone(conn.peer);
     let sight = conn.glance(house);
-    let on = conn.told(zone, &claims, &sight);
+    let on = conn.told(zone, &claims.merged, &sight);
     let line = own(&labels, &on, zone.map(|zone| house.rules.policy.zone_name(zone)), house.rules.policy.revision());
     visit.refused(Case::new(&conn.core.desk, &labels, line));
     let refusal = match unasked {

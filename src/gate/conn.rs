@@ -15,7 +15,7 @@ use super::sight::Sighted;
 use super::{Core, House};
 use crate::forward::Client;
 use crate::identify;
-use crate::model::{Claims, Host, NoRecord, Opening, Proof, Standing, Wire};
+use crate::model::{Host, NoRecord, Opening, Proof, Sides, Standing, Wire};
 use crate::policy::ZoneId;
 use crate::posture::Kept;
 use crate::request::Authority;
@@ -65,7 +65,7 @@ pub(super) struct State {
     serials: u64,
     /// The fields that `claims` was read from, every line of each.
     said: [SmallVec<[HeaderValue; 1]>; 5],
-    claims: Rc<Claims>,
+    claims: Rc<Sides>,
     /// Changes whenever `claims` does.
     claimed: u64,
     pub sighted: Sighted,
@@ -183,12 +183,12 @@ impl Conn {
     }
 
     /// What this request claims; read anew only when it differs from what the last one said.
-    pub(super) fn claims(&self, headers: &HeaderMap) -> (Rc<Claims>, u64) {
+    pub(super) fn claims(&self, headers: &HeaderMap) -> (Rc<Sides>, u64) {
         let mut state = self.state.borrow_mut();
         let same = identify::CLAIM_HEADERS.iter().zip(&state.said).all(|(name, said)| headers.get_all(name).iter().eq(said));
         if !same || state.claimed == 0 {
             state.said = identify::CLAIM_HEADERS.each_ref().map(|name| headers.get_all(name).iter().map(copied).collect());
-            let claims = identify::claims(headers);
+            let claims = identify::sides(headers);
             if state.claimed == 0 || *state.claims != claims {
                 state.claims = Rc::new(claims);
                 state.claimed += 1;
@@ -242,6 +242,9 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
             policy: Policy::compile(configuration.policy),
             routes: configuration.routes,
             limits: configuration.limits,
+            fingerprints: configuration.fingerprints,
+            known: configuration.known,
+            middleboxes: Arc::default(),
             trust: trust.map(|trust| (Arc::from("edge"), Arc::new(trust))).into_iter().collect(),
             posture,
             rates: Arc::new(Rates::new(1)),

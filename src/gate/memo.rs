@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::conn::copied;
 use crate::forward::Identity;
-use crate::model::{Claims, Host, RestrictionKey, Sight, Standing};
+use crate::model::{Host, RestrictionKey, Sides, Sight, Standing};
 use crate::policy::{AppId, Decision, Reads, ZoneId};
 use crate::record::Case;
 
@@ -19,7 +19,7 @@ pub struct Ruling {
     pub decision: Decision,
     pub standing: Standing,
     pub zone: Option<ZoneId>,
-    pub claims: Rc<Claims>,
+    pub claims: Rc<Sides>,
     pub sight: Rc<Sight>,
     pub identity: Identity,
     pub case: Rc<Case>,

@@ -5,6 +5,7 @@ mod families;
 mod hints;
 mod names;
 mod proof;
+mod recorded;
 mod user_agent;
 
 use http::header::USER_AGENT;
@@ -14,6 +15,7 @@ pub use compare::{Path, compare};
 pub use families::{Families, Told, Whose};
 pub use names::CertificateNames;
 pub use proof::{ClientTrust, TrustError, spki_sha256};
+pub use recorded::recorded_os;
 
 use crate::model::{Claims, Engine, FormFactor, Os, Side, Sides};
 
