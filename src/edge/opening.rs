@@ -23,8 +23,9 @@ pub enum NoHello {
     TooLarge,
 }
 
-/// Reads until the ClientHello is whole; it may have `most` bytes. The caller keeps the deadline. `wire` gets the fingerprints.
-pub async fn read<S: AsyncRead + Unpin>(io: &mut S, most: usize, wire: &mut Wire) -> Result<Vec<u8>, NoHello> {
+/// Reads until the ClientHello is whole; it may have `most` bytes. The caller keeps the deadline. `wire` gets the fingerprints, JA3 where it is
+/// asked for.
+pub async fn read<S: AsyncRead + Unpin>(io: &mut S, most: usize, ja3: bool, wire: &mut Wire) -> Result<Vec<u8>, NoHello> {
     let mut bytes = Vec::with_capacity(2048);
     let mut hello = Arriving::default();
     loop {
@@ -44,6 +45,7 @@ pub async fn read<S: AsyncRead + Unpin>(io: &mut S, most: usize, wire: &mut Wire
                 wire.ja4 = Some(hello.ja4());
                 wire.ja4_stable = Some(hello.ja4_stable());
                 wire.traits = Some(hello.traits());
+                wire.ja3 = ja3.then(|| hello.ja3());
                 return Ok(bytes);
             }
         }

@@ -26,9 +26,8 @@ use super::first::First;
 use super::leash::{Busy, FLOOD, Held, Leash, Order, Watched};
 use super::opening::{self, NoHello, Replayed};
 use super::{Edge, Entrance, PanicGuard, Setup, socket};
-use crate::config::Limits;
 use crate::fingerprint::syn;
-use crate::gate::{self, Conn};
+use crate::gate::{self, Conn, Rules};
 use crate::model::Wire;
 
 /// Why a TLS handshake came to nothing.
@@ -70,7 +69,7 @@ pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStr
             // The leash leaves a handshake alone: its deadline is the tighter one.
             let secured = {
                 let house = edge.core.house();
-                let secured = secure(setup, stream, &house.rules.limits, &mut conn);
+                let secured = secure(setup, stream, &house.rules, &mut conn);
                 heeding(&held.leash, Box::pin(secured).as_mut(), |_| {}).await
             };
             let Some(secured) = secured else { return };
@@ -104,9 +103,9 @@ fn count_handshake<T>(edge: &Edge, secured: &Result<T, NoTls>, wire: &Wire) {
 }
 
 /// The handshake, with all that it shows noted in `conn`.
-async fn secure(setup: &Setup, mut stream: TcpStream, limits: &Limits, conn: &mut Conn) -> Result<TlsStream<Replayed<TcpStream>>, NoTls> {
+async fn secure(setup: &Setup, mut stream: TcpStream, rules: &Rules, conn: &mut Conn) -> Result<TlsStream<Replayed<TcpStream>>, NoTls> {
     let handshake = async {
-        let replayed = match opening::read(&mut stream, limits.client_hello, &mut conn.wire).await {
+        let replayed = match opening::read(&mut stream, rules.limits.client_hello, rules.fingerprints.ja3, &mut conn.wire).await {
             Ok(bytes) => Replayed::new(bytes, stream),
             Err(NoHello::NotTls) => {
                 explain_https(&mut stream).await;
@@ -125,7 +124,7 @@ async fn secure(setup: &Setup, mut stream: TcpStream, limits: &Limits, conn: &mu
         conn.spared = chosen.spared;
         Ok(tls)
     };
-    tokio::time::timeout(limits.handshake, handshake).await.unwrap_or(Err(NoTls::Late))
+    tokio::time::timeout(rules.limits.handshake, handshake).await.unwrap_or(Err(NoTls::Late))
 }
 
 /// For the person who typed http:// before this port.
