@@ -15,7 +15,7 @@ const FIT: &str = "ownership=corporate state=approved posture.os_supported=ok po
 const FIREFOX: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 
 /// What every line has; `client_request_id` and `error` only where there is one.
-const FIELDS: [&str; 29] = [
+const FIELDS: [&str; 31] = [
     "ts",
     "request_id",
     "listener",
@@ -39,6 +39,8 @@ const FIELDS: [&str; 29] = [
     "headers",
     "wire",
     "claims",
+    "confidence",
+    "contradictions",
     "zone",
     "policy_rev",
     "decision_ns",
