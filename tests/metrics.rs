@@ -396,6 +396,16 @@ fn connections(world: &World, seen: &mut Exercised) {
     seen.reaches(world, &names::FINGERPRINTS, &[("layer", "tls"), ("result", "read")], 3.0);
     seen.reaches(world, &names::FINGERPRINTS, &[("layer", "tls"), ("result", "unavailable")], 1.0);
     seen.reaches(world, &names::FINGERPRINTS, &[("layer", "syn")], 3.0);
+
+    // A User-Agent of one system and a hint of another, twice on one connection: curl asks for both addresses on it.
+    let firefox = "User-Agent: Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:143.0) Gecko/20100101 Firefox/143.0";
+    let kind = [("kind", "ua_vs_hints")];
+    assert_eq!(world.proxy.metrics().sum(names::CONTRADICTIONS.name, &[]), 0.0, "no client of these tests contradicted itself so far");
+    let url = "https://wiki.corp.example/";
+    let answer = world.curl().device(&world.laptop).header(firefox).header("Sec-CH-UA-Platform: \"macOS\"").arg(url).get(url);
+    assert_eq!(answer.exit, 0, "{}", answer.stderr);
+    seen.reaches(world, &names::CONTRADICTIONS, &kind, 1.0);
+    assert_eq!(world.proxy.metrics().sum(names::CONTRADICTIONS.name, &kind), 1.0);
 }
 
 #[test]

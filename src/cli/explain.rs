@@ -114,7 +114,7 @@ version: 1
 listeners: [{name: plain, bind: ["127.0.0.1:0"]}]
 store: {url: sqlite://data/vestibule.db}
 owners: {security: {contact: security@corp.example}, knowledge: {contact: "#wiki-help"}}
-networks: {office: [10.0.0.0/8]}
+networks: {office: {ranges: [10.0.0.0/8], syn: direct}}
 posture:
   sources: {mdm: {ttl: 24h}, manual: {ttl: 30d}}
   fixes: {screen_lock: {text: "Set a screen lock", help: "https://help.corp.example/lock"}}
@@ -144,6 +144,13 @@ apps:
     path_prefix: /admin
     upstream: {servers: ["http://127.0.0.1:7001"]}
     rules: [{name: fresh, when: {posture.screen_lock.age: "< 12h", http.header.x-team: ops}, then: forward}]
+  - name: odd
+    owner: knowledge
+    hosts: [odd.corp.example]
+    upstream: {servers: ["http://127.0.0.1:7001"]}
+    rules:
+      - {name: liar, when: {wire.stack: [openssl, unknown], wire.contradictions: any}, then: block}
+      - {name: rest, then: forward}
 "##;
 
     #[derive(Parser)]
@@ -291,6 +298,15 @@ Decision: restrict with read-only, by rule reading
             "device.known_for=3d",
             "wire.ja4=t13d1516h2_8daaf6152771_e5627efa2ab1",
             "wire.ja4_stable=unavailable",
+            "wire.h2=1:65536;4:6291456|15663105|0|m,a,s,p",
+            "wire.syn=unavailable",
+            "wire.stack=chromium",
+            "wire.os=windows,macos",
+            "wire.browser=chrome, edge",
+            "wire.intercepted=true",
+            "wire.drift=true",
+            "wire.contradictions=ua_browser_vs_tls,ua_os_vs_syn",
+            "wire.contradictions=none",
             "claims.os=windows",
             "claims.form_factor=phone",
             "http.method=POST",
@@ -299,6 +315,25 @@ Decision: restrict with read-only, by rule reading
         ] {
             told(&["--app", "wiki", "--set", harmless]).unwrap_or_else(|error| panic!("{error}"));
         }
+    }
+
+    #[test]
+    fn the_wire_can_be_described() {
+        let wire = |sets: &[&str]| {
+            let mut options = vec!["--app", "odd"];
+            options.extend(sets.iter().flat_map(|set| ["--set", *set]));
+            told(&options).expect("an explanation")
+        };
+        let nothing = wire(&[]);
+        assert!(nothing.contains("no         wire.stack is unavailable, wanted openssl or unknown"), "{nothing}");
+        let unknown = wire(&["wire.stack=unknown"]);
+        assert!(unknown.contains("yes        wire.stack is unknown, wanted openssl or unknown"), "{unknown}");
+        let lying = wire(&["wire.stack=gnutls,openssl", "wire.contradictions=ua_os_vs_syn"]);
+        assert!(lying.contains("yes        wire.stack is gnutls, openssl, wanted openssl or unknown"), "{lying}");
+        assert!(lying.contains("no         wire.contradictions is ua_os_vs_syn (weak), wanted any"), "{lying}");
+        let direct = wire(&["wire.stack=openssl", "wire.contradictions=ua_os_vs_syn", "net.zone=office"]);
+        assert!(direct.contains("yes        wire.contradictions is ua_os_vs_syn, wanted any"), "{direct}");
+        assert!(direct.contains("Decision: block, by rule liar\n  reasons  wire.contradictions\n"), "{direct}");
     }
 
     #[test]
@@ -337,6 +372,12 @@ Decision: restrict with read-only, by rule reading
                 &["--app", "wiki", "--set", "wire.ja4=t13d"],
                 "--set wire.ja4=t13d: a JA4 fingerprint has 36 characters, such as t13d1516h2_8daaf6152771_e5627efa2ab1",
             ),
+            (
+                &["--app", "wiki", "--set", "wire.contradictions=ua_vs_hint"],
+                "--set wire.contradictions=ua_vs_hint: `ua_vs_hint` is not one of ua_browser_vs_tls, ua_os_vs_syn, ua_browser_vs_h2, ua_vs_hints, record_os_vs_wire; did you mean `ua_vs_hints`?",
+            ),
+            (&["--app", "wiki", "--set", "wire.stak=go"], "--set wire.stak=go: no signal named `wire.stak`; did you mean `wire.stack`?"),
+            (&["--app", "wiki", "--set", "wire.drift=yes"], "--set wire.drift=yes: `yes` is not one of true, false"),
             (&["--app", "wiki", "--set", "net.peer=10"], "--set net.peer=10: `10` is no address"),
             (
                 &["--app", "wiki", "--device", "laptop-1", "--set", "device.key=none"],

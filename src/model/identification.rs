@@ -183,6 +183,16 @@ pub struct Identification {
 }
 
 impl Identification {
+    /// Whether a layer was seen that tells programs apart, in the table or not.
+    pub const fn saw_program(&self) -> bool {
+        !matches!((&self.tls, &self.h2), (Seen::Unavailable, Seen::Unavailable))
+    }
+
+    /// Whether a layer was seen that may exclude systems.
+    pub const fn saw_system(&self) -> bool {
+        self.saw_program() || !matches!(self.syn, Seen::Unavailable)
+    }
+
     /// `wire.stack`: a name, `unknown` or `unavailable`. Of several possible ones the first.
     pub fn stack(&self) -> &str {
         match (self.stacks.first(), &self.tls, &self.h2) {

@@ -38,17 +38,16 @@ impl<'a> Scene<'a> {
         let truth = |value: bool| if value { "true" } else { "false" };
         // Nothing seen is one thing, something seen that no row of the table knows another.
         let unsaid = |seen: bool| if seen { UNKNOWN } else { UNSEEN };
-        let program_seen = wire.ja4.is_some() || opening.h2.is_some();
         match field {
             WireField::Ja4 => smallvec![wire.ja4.as_ref().map_or(UNSEEN, Ja4::as_str)],
             WireField::Ja4Stable => smallvec![wire.ja4_stable.as_ref().map_or(UNSEEN, Ja4::as_str)],
             WireField::H2 => smallvec![opening.h2.as_deref().unwrap_or(UNSEEN)],
             WireField::Syn => smallvec![wire.syn.as_deref().unwrap_or(UNSEEN)],
-            WireField::Stack if told.stacks.is_empty() => smallvec![unsaid(program_seen)],
+            WireField::Stack if told.stacks.is_empty() => smallvec![unsaid(told.saw_program())],
             WireField::Stack => told.stacks.iter().map(|stack| &**stack).collect(),
-            WireField::Os if told.os.is_empty() => smallvec![unsaid(program_seen || wire.syn.is_some())],
+            WireField::Os if told.os.is_empty() => smallvec![unsaid(told.saw_system())],
             WireField::Os => words(told.os),
-            WireField::Browser if told.browsers.is_empty() => smallvec![unsaid(program_seen)],
+            WireField::Browser if told.browsers.is_empty() => smallvec![unsaid(told.saw_program())],
             WireField::Browser => words(told.browsers),
             WireField::Intercepted => smallvec![truth(sight.intercepted)],
             WireField::Drift => smallvec![truth(sight.drift)],
@@ -81,7 +80,7 @@ mod tests {
     use super::super::testing::*;
     use super::super::{Explanation, Policy, TierId};
     use super::*;
-    use crate::model::{Browser, Clash, Comparison, Effect, Identification, NoRecord, Opening, Os, Sight, Wire};
+    use crate::model::{Browser, Clash, Comparison, Effect, Identification, NoRecord, Opening, Os, Seen, Sight, Wire};
 
     fn wire(field: WireField, words: &[&str]) -> Condition {
         Condition::Test(Test::Wire(field, text(words)))
@@ -157,10 +156,13 @@ mod tests {
     #[test]
     fn unseen_is_unavailable_and_what_is_in_no_table_is_unknown() {
         let unseen = Visit::of(laptop());
-        let mut unknown = liar();
-        unknown.sight = Sight::default();
-        let mut syn_alone = Visit::of(laptop());
-        syn_alone.wire.syn = Some("4:64".into());
+        let of = |tls, syn| {
+            let mut visit = Visit::of(laptop());
+            visit.sight.identification = Arc::new(Identification { tls, syn, ..Identification::default() });
+            visit
+        };
+        let unknown = of(Seen::Unknown, Seen::Unknown);
+        let syn_alone = of(Seen::Unavailable, Seen::Unknown);
         for field in [WireField::Stack, WireField::Os, WireField::Browser] {
             assert!(holds(&unseen, wire(field, &["unavailable"])) && !holds(&unseen, wire(field, &["unknown"])), "{field:?}");
             assert!(holds(&unknown, wire(field, &["unknown"])) && !holds(&unknown, wire(field, &["unavailable"])), "{field:?}");

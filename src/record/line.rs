@@ -148,12 +148,12 @@ fn connection(out: &mut Vec<u8>, on: &Connection<'_>, zone: Option<&str>) {
 /// `unavailable`, an empty list `unknown`.
 fn identified(out: &mut Vec<u8>, on: &Connection<'_>) {
     let Sight { identification: told, intercepted, drift, .. } = on.sight;
-    let program_seen = on.wire.ja4.is_some() || on.opening.h2.is_some();
-    some(out, "stack", program_seen || !told.stacks.is_empty(), told.stacks.iter().map(|stack| &**stack));
-    some(out, "browser", program_seen || !told.browsers.is_empty(), told.browsers.iter().map(Word::word));
+    let program_seen = told.saw_program();
+    some(out, "stack", program_seen, told.stacks.iter().map(|stack| &**stack));
+    some(out, "browser", program_seen, told.browsers.iter().map(Word::word));
     text(out, "versions", told.versions.map(|span| span.to_string()).as_deref());
-    some(out, "os", program_seen || on.wire.syn.is_some() || !told.os.is_empty(), told.os.iter().map(Word::word));
-    some(out, "form", program_seen || !told.forms.is_empty(), told.forms.iter().map(Word::word));
+    some(out, "os", told.saw_system(), told.os.iter().map(Word::word));
+    some(out, "form", told.saw_system(), told.forms.iter().map(Word::word));
     text(out, "nearest", told.nearest.as_deref());
     flag(out, "intercepted", *intercepted);
     flag(out, "drift", *drift);

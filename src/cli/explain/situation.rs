@@ -13,7 +13,7 @@ use super::nearest;
 use crate::cli::failure::Failure;
 use crate::model::{
     Browser, Claims, Contradiction, Device, DeviceState, Fact, FactState, FormFactor, Freshness, Host, Identification, Ja4, NoRecord,
-    Observation, Opening, Os, Ownership, Set, Sight, Standing, WELL_KNOWN_FACTS, Wire, Word,
+    Observation, Opening, Os, Ownership, Seen, Set, Sight, Standing, WELL_KNOWN_FACTS, Wire, Word,
 };
 use crate::policy::draft::{HostPattern, Source};
 use crate::policy::{AppId, ClassId, Given, Http, Inputs, Policy, TierId, ZoneId};
@@ -57,6 +57,9 @@ const SIGNALS: [&str; 35] = [
     "http.host",
     "http.header.x-name",
 ];
+
+/// What was not seen.
+const UNAVAILABLE: &str = "unavailable";
 
 /// An address for documentation (RFC 5737): in nobody's network.
 const NOWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -191,9 +194,9 @@ impl<'a> Situation<'a> {
             Some(("posture", fact)) => return self.put_fact(signal, fact, value),
             Some(("wire", "h2")) => self.opening.h2 = seen(value),
             Some(("wire", "syn")) => self.wire.syn = seen(value),
-            Some(("wire", "stack")) => self.identified().stacks = listed(value).map(Arc::from).collect(),
-            Some(("wire", "os")) => self.identified().os = set(value)?,
-            Some(("wire", "browser")) => self.identified().browsers = set(value)?,
+            Some(("wire", "stack")) => self.identified(value).stacks = listed(value).map(Arc::from).collect(),
+            Some(("wire", "os")) => self.identified(value).os = set(value)?,
+            Some(("wire", "browser")) => self.identified(value).browsers = set(value)?,
             Some(("wire", "intercepted")) => self.sight.intercepted = truth(value)?,
             Some(("wire", "drift")) => self.sight.drift = truth(value)?,
             Some(("wire", "contradictions")) if value == "none" => self.sight.comparison.contradictions = Set::EMPTY,
@@ -223,8 +226,13 @@ impl<'a> Situation<'a> {
         Ok(())
     }
 
-    fn identified(&mut self) -> &mut Identification {
-        Arc::make_mut(&mut self.sight.identification)
+    /// What has a value was seen, and so was what is `unknown`.
+    fn identified(&mut self, value: &str) -> &mut Identification {
+        let told = Arc::make_mut(&mut self.sight.identification);
+        if value != UNAVAILABLE {
+            told.tls = Seen::Unknown;
+        }
+        told
     }
 
     fn unknown(&self, signal: &str) -> Failure {
@@ -416,12 +424,12 @@ fn claim<T: Copy>(value: &str, all: &[T], word: impl Fn(T) -> &'static str) -> R
 
 /// A text that has no other form than its own.
 fn seen(value: &str) -> Option<Box<str>> {
-    (value != "unavailable").then(|| value.into())
+    (value != UNAVAILABLE).then(|| value.into())
 }
 
 /// `openssl,gnutls`; `unknown` and `unavailable` are no members of any set.
 fn listed(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').map(str::trim).filter(|word| !matches!(*word, "" | "unknown" | "unavailable"))
+    value.split(',').map(str::trim).filter(|word| !matches!(*word, "" | "unknown" | UNAVAILABLE))
 }
 
 fn set<T: Word>(value: &str) -> Result<Set<T>, Failure> {
