@@ -9,7 +9,10 @@ use http::HeaderValue;
 use super::names::Table;
 use super::obj::Obj;
 use super::report::{Findings, Place};
-use super::typed::{Admin, AskCertificate, Cache, CertificateFiles, DecisionLog, Fingerprints, Limits, Listener, LogTarget, Store, Tls};
+use super::typed::{
+    Admin, AskCertificate, Baseline, Cache, Census, CertificateFiles, DecisionLog, Fingerprints, Hash, Limits, Listener, LogTarget, Memory,
+    Store, Tls,
+};
 use super::yaml::{Node, short};
 use super::{shapes, units};
 use crate::model::Host;
@@ -179,7 +182,7 @@ impl<'a> Serving<'a> {
             }
         }
         let accept_ch = HeaderValue::from_str(&hints.join(", ")).ok().filter(|_| !hints.is_empty());
-        Fingerprints { known, ja3: obj.flag("ja3"), accept_ch }
+        Fingerprints { known, ja3: obj.flag("ja3"), accept_ch, memory: memory(obj) }
     }
 
     pub fn decision_log(&self, out: &mut Findings) -> Option<DecisionLog> {
@@ -196,6 +199,28 @@ impl<'a> Serving<'a> {
             out.warn(obj.place_of_key("rotate"), "standard output is not rotated");
         }
         Some(DecisionLog { target, rotate: obj.size("rotate").unwrap_or_default(), required: obj.flag("required") })
+    }
+}
+
+fn memory(fingerprints: Obj<'_>) -> Memory {
+    let baseline = fingerprints.object("baseline", &shapes::BASELINE);
+    let census = fingerprints.object("census", &shapes::CENSUS);
+    Memory {
+        hash: match fingerprints.text("hash") {
+            Some("all") => Hash::All,
+            Some("none") => Hash::None,
+            _ => Hash::Personal,
+        },
+        baseline: Baseline {
+            learn: baseline.duration("learn"),
+            fleet_share: baseline.count("fleet_share"),
+            fleet_devices: baseline.count("fleet_devices"),
+            fleet_window: baseline.duration("fleet_window"),
+            clear_after: baseline.duration("clear_after"),
+            keep: baseline.duration("keep"),
+            entries: baseline.count("entries"),
+        },
+        census: Census { entries: census.count("entries"), keep: census.duration("keep") },
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod fingerprints;
 
-pub use self::fingerprints::{FINGERPRINTS, NETWORK};
+pub use self::fingerprints::{BASELINE, CENSUS, FINGERPRINTS, NETWORK};
 use super::shape::Kind::{Apps, Condition, Count, CountOr, Duration, Flag, List, Map, Name, Rate, Size, Some, Text, Word};
 use super::shape::Need::{Absent, Default, Required};
 use super::shape::{Key, Kind, Need, Shape};
@@ -517,6 +517,8 @@ pub static ALL: &[&Shape] = &[
     &OWNER,
     &NETWORK,
     &FINGERPRINTS,
+    &BASELINE,
+    &CENSUS,
     &POSTURE,
     &SOURCE,
     &FIX,

@@ -142,6 +142,50 @@ pub struct Fingerprints {
     pub ja3: bool,
     /// The value of `Accept-CH`. `None`: nothing is asked.
     pub accept_ch: Option<HeaderValue>,
+    pub memory: Memory,
+}
+
+/// What is remembered of devices: `fingerprints.hash`, `.baseline` and `.census`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub hash: Hash,
+    pub baseline: Baseline,
+    pub census: Census,
+}
+
+/// Whose fingerprints the store keeps as keyed hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hash {
+    #[default]
+    Personal,
+    All,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Baseline {
+    /// 7 d.
+    pub learn: Duration,
+    /// Percent: 10.
+    pub fleet_share: usize,
+    /// 3.
+    pub fleet_devices: usize,
+    /// 14 d.
+    pub fleet_window: Duration,
+    /// 30 d.
+    pub clear_after: Duration,
+    /// 90 d.
+    pub keep: Duration,
+    /// Devices: 100,000.
+    pub entries: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Groups: 10,000.
+    pub entries: usize,
+    /// 30 d.
+    pub keep: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

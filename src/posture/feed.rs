@@ -40,13 +40,11 @@ enum State {
         store: Store,
         version: Option<i64>,
         cursor: Head,
+        /// The newest batch of what proxies remember.
+        batch: i64,
     },
     /// `left` is what the last file left behind.
-    Closed {
-        left: Option<Left>,
-        again: Instant,
-        wait: Duration,
-    },
+    Closed { left: Option<Left>, again: Instant, wait: Duration },
 }
 
 impl Feed {
@@ -139,13 +137,19 @@ impl Feed {
                 self.rose();
                 self.shared.cache.invalidate_all();
             }
-            State::Open { store, version, cursor } => {
+            State::Open { store, version, cursor, batch } => {
                 let now = store.version()?;
                 if *version == Some(now) {
                     return Ok(true);
                 }
                 let (head, changes) = store.changes(cursor.seq, CHANGES_MAX)?;
                 *version = Some(now);
+                // Batches of what proxies remember are commits too, one a second, and change no record. An edit by hand that comes between the same
+                // two looks is not heard before the ttl ends.
+                let newest = newest_batch(store)?;
+                if std::mem::replace(batch, newest) != newest && changes.is_empty() && head == *cursor {
+                    return Ok(true);
+                }
                 if continues(cursor, &head, &changes) {
                     for key in changes.iter().flat_map(keys) {
                         self.shared.cache.invalidate(key.as_str()).await;
@@ -201,8 +205,13 @@ impl State {
         // The version before the head: what is committed in between is then seen as a change.
         let version = Some(store.version()?);
         let cursor = store.head()?;
-        Ok(Self::Open { store, version, cursor })
+        let batch = newest_batch(&store)?;
+        Ok(Self::Open { store, version, cursor, batch })
     }
+}
+
+fn newest_batch(store: &Store) -> Result<i64, Error> {
+    Ok(store.memory()?.map_or(0, |memory| memory.rev))
 }
 
 /// Whether `changes` are all that was committed between the cursor and the head. If not, history was rewritten or is too long, or somebody edited

@@ -1,5 +1,6 @@
 //! The device store: what is kept, whichever engine keeps it.
 
+pub mod memory;
 mod rows;
 mod schema;
 mod sqlite;

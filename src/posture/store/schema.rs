@@ -8,7 +8,9 @@ pub const APPLICATION_ID: i64 = 0x5653_5442;
 ///
 /// Times are RFC 3339 texts in UTC with milliseconds, of one width, so that they sort. `seq` is given out by updating the one row of `head`
 /// in the writing transaction: order of seq is order of commit, without gaps.
-pub const MIGRATIONS: [&str; 1] = ["
+pub const MIGRATIONS: [&str; 2] = [DEVICES, MEMORY];
+
+const DEVICES: &str = "
 CREATE TABLE head (
     one   INTEGER PRIMARY KEY CHECK (one = 1),
     epoch TEXT NOT NULL,
@@ -65,4 +67,69 @@ CREATE TABLE change (
     after  TEXT
 ) STRICT;
 CREATE INDEX change_of ON change (device, seq);
-"];
+";
+
+/// What proxies remember of the devices that they saw. High-rate facts: `change` and `head` know nothing of them. `memory.rev` counts the
+/// batches, so that processes on one store hear of each other's; `memory.key` is the key of all hashes below. A hash that is absent is 0.
+const MEMORY: &str = "
+CREATE TABLE memory (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    rev INTEGER NOT NULL,
+    key BLOB NOT NULL
+) STRICT;
+INSERT INTO memory VALUES (1, 0, randomblob(32));
+
+CREATE TABLE baseline (
+    device  TEXT PRIMARY KEY,
+    class   TEXT,
+    seen    TEXT NOT NULL,
+    since   TEXT,
+    said    TEXT CHECK (said IN ('accepted', 'forgotten')),
+    said_by TEXT,
+    said_at TEXT,
+    epoch   INTEGER NOT NULL,
+    rev     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX baseline_rev ON baseline (rev);
+
+CREATE TABLE baseline_stack (
+    device TEXT NOT NULL,
+    tls    INTEGER NOT NULL,
+    h2     INTEGER NOT NULL,
+    syn    INTEGER NOT NULL,
+    own    INTEGER NOT NULL,
+    first  TEXT NOT NULL,
+    last   TEXT NOT NULL,
+    steady TEXT NOT NULL,
+    news   INTEGER NOT NULL,
+    stack  TEXT NOT NULL,
+    ja4    TEXT,
+    opening TEXT,
+    signature TEXT,
+    PRIMARY KEY (device, tls, h2, syn)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE blind (
+    id          INTEGER PRIMARY KEY,
+    stack       TEXT NOT NULL,
+    os          TEXT NOT NULL,
+    zone        TEXT,
+    ja4         TEXT,
+    first       TEXT NOT NULL,
+    last        TEXT NOT NULL,
+    hours       INTEGER NOT NULL,
+    connections INTEGER NOT NULL,
+    peers       BLOB NOT NULL
+) STRICT;
+CREATE INDEX blind_last ON blind (last);
+
+CREATE TABLE blind_app (
+    blind       INTEGER NOT NULL REFERENCES blind (id) ON DELETE CASCADE,
+    app         TEXT NOT NULL,
+    owner       TEXT NOT NULL,
+    first       TEXT NOT NULL,
+    last        TEXT NOT NULL,
+    connections INTEGER NOT NULL,
+    PRIMARY KEY (blind, app, owner)
+) STRICT, WITHOUT ROWID;
+";

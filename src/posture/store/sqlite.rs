@@ -325,7 +325,7 @@ impl Sqlite {
     }
 
     /// Everything that is read while it lives is of one commit.
-    fn snapshot(&self) -> Result<Transaction<'_>, Error> {
+    pub fn snapshot(&self) -> Result<Transaction<'_>, Error> {
         self.sql.unchecked_transaction().map_err(|e| failure(&self.path, e))
     }
 
@@ -333,8 +333,17 @@ impl Sqlite {
         self.run(|sql| sql.pragma_query_value(None, name, |row| row.get(0)))
     }
 
-    fn run<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+    pub fn run<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         work(&self.sql).map_err(|e| failure(&self.path, e))
+    }
+
+    /// All or nothing. The lock comes first: a transaction that begins by reading cannot wait for a writer without giving up what it read.
+    pub fn immediate<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        let failed = |e| failure(&self.path, e);
+        let tx = Transaction::new_unchecked(&self.sql, TransactionBehavior::Immediate).map_err(failed)?;
+        let done = work(&tx).map_err(failed)?;
+        tx.commit().map_err(failed)?;
+        Ok(done)
     }
 
     fn record(&self, device: &str, wrong: Wrong) -> Error {
@@ -462,7 +471,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("devices.db");
         opened(&path).sql.pragma_update(None, "user_version", 7).unwrap();
-        assert!(refused(&path, Access::Write).contains("newer vestibule (schema 7; this one knows 1)"));
+        assert!(refused(&path, Access::Write).contains("newer vestibule (schema 7; this one knows 2)"));
         assert!(refused(&path, Access::Read).contains("newer vestibule"));
     }
 
