@@ -146,7 +146,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Replayed<S> {
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         match &this.ticket {
-            Ticket::Gone => return Pin::new(&mut this.inner).poll_write_vectored(cx, bufs),
+            Ticket::Gone => {
+                // One buffer alone is cheaper sent: the kernel has no list to copy.
+                return match bufs {
+                    [only] => Pin::new(&mut this.inner).poll_write(cx, only),
+                    _ => Pin::new(&mut this.inner).poll_write_vectored(cx, bufs),
+                };
+            }
             Ticket::Held { .. } => return this.poll_release(cx, bufs),
             Ticket::Awaited => {}
         }

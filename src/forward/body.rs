@@ -25,8 +25,6 @@ pub(super) struct Flow {
     stopped: Cell<bool>,
     /// Of the upstream connection, while it waits for the client.
     body: Cell<Option<Waker>>,
-    /// Of whoever waits for the response's head: its time runs from the request's end.
-    head: Cell<Option<Waker>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,20 +43,7 @@ impl Flow {
             fault: Cell::new(None),
             stopped: Cell::new(false),
             body: Cell::new(None),
-            head: Cell::new(None),
         })
-    }
-
-    /// Wakes the task at the request's end.
-    pub(super) fn tell_end(&self, waker: &Waker) {
-        self.head.set(Some(waker.clone()));
-    }
-
-    fn end(&self) {
-        self.ended.set(true);
-        if let Some(waker) = self.head.take() {
-            waker.wake();
-        }
     }
 
     /// Nobody needs the rest: the upstream connection ends, and lets go of the client's body.
@@ -123,12 +108,12 @@ impl http_body::Body for RequestBody {
                 flow.bytes.set(flow.bytes.get() + size);
                 // A declared length ends the body for the app, even where HTTP/2 has yet to say so.
                 if incoming.is_end_stream() || incoming.size_hint().exact() == Some(0) {
-                    flow.end();
+                    flow.ended.set(true);
                 }
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Some(Ok(Err(_))) | None => {
-                flow.end();
+                flow.ended.set(true);
                 Poll::Ready(None)
             }
             Some(Err(_)) => {
@@ -196,6 +181,8 @@ enum Kind {
     Empty,
     Full(Bytes),
     App(Stream),
+    /// Broken off; what came before goes out first, for hyper drops what it has not written when a body fails.
+    Breaking(hyper::Error),
     /// Nothing more comes; it was cut.
     Cut,
 }
@@ -203,7 +190,7 @@ enum Kind {
 struct Stream {
     incoming: Incoming,
     /// Given back at the response's end.
-    conn: Option<Conn>,
+    conn: Conn,
     idle: Duration,
     /// Since when the app has sent nothing.
     quiet: Option<Instant>,
@@ -227,10 +214,14 @@ impl Body {
         self
     }
 
-    pub(super) fn of_app(incoming: Incoming, conn: Conn, flow: Option<Rc<Flow>>, idle: Duration) -> Self {
+    pub(super) fn of_app(incoming: Incoming, mut conn: Conn, flow: Option<Rc<Flow>>, idle: Duration) -> Self {
+        if flow.as_ref().is_some_and(|flow| !flow.ended.get()) {
+            // Polled for the response alone, the request would wait for a client that does not read yet.
+            conn.parts().1.detach();
+        }
         let writes = conn.pulse().writes.get();
         let whole = incoming.is_end_stream();
-        let mut body = Self::of(Kind::App(Stream { incoming, conn: Some(conn), idle, quiet: None, writes }));
+        let mut body = Self::of(Kind::App(Stream { incoming, conn, idle, quiet: None, writes }));
         body.flow = flow;
         if whole {
             body.ends(Kind::Empty);
@@ -248,11 +239,7 @@ impl Body {
         match &self.flow {
             // An answer before the request's end: the rest of the request interests nobody.
             Some(flow) if !flow.ended.get() => flow.stop(),
-            _ => {
-                if let Some(conn) = stream.conn {
-                    conn.give_back(stream.idle);
-                }
-            }
+            _ => stream.conn.give_back(stream.idle),
         }
     }
 
@@ -277,9 +264,9 @@ impl Drop for Body {
         let end = match &self.kind {
             Kind::Empty => End::Whole,
             Kind::Full(_) | Kind::App(_) => End::Dropped,
-            Kind::Cut => End::Cut,
+            Kind::Breaking(_) | Kind::Cut => End::Cut,
         };
-        if let (Kind::App(_), Some(flow)) = (&self.kind, &self.flow) {
+        if let (Kind::App(_) | Kind::Breaking(_), Some(flow)) = (&self.kind, &self.flow) {
             flow.stop();
         }
         self.report(end);
@@ -301,7 +288,12 @@ impl http_body::Body for Body {
                 this.report(End::Whole);
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Kind::App(stream) => match Pin::new(&mut stream.incoming).poll_frame(cx) {
+            Kind::Breaking(_) => {
+                let Kind::Breaking(error) = std::mem::replace(&mut this.kind, Kind::Cut) else { return Poll::Ready(None) };
+                this.cut();
+                Poll::Ready(Some(Err(Cut::App(error))))
+            }
+            Kind::App(stream) => match stream.poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     stream.quiet = None;
                     let whole = stream.incoming.is_end_stream();
@@ -318,8 +310,9 @@ impl http_body::Body for Body {
                     Poll::Ready(None)
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    this.cut();
-                    Poll::Ready(Some(Err(Cut::App(error))))
+                    this.kind = Kind::Breaking(error);
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
                 }
                 Poll::Pending if stream.poll_still(this.flow.as_deref(), cx).is_ready() => {
                     this.cut();
@@ -333,7 +326,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Empty => true,
-            Kind::Full(_) | Kind::Cut => false,
+            Kind::Full(_) | Kind::Breaking(_) | Kind::Cut => false,
             Kind::App(stream) => stream.incoming.is_end_stream(),
         }
     }
@@ -343,15 +336,20 @@ impl http_body::Body for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::App(stream) => stream.incoming.size_hint(),
-            Kind::Cut => SizeHint::default(),
+            Kind::Breaking(_) | Kind::Cut => SizeHint::default(),
         }
     }
 }
 
 impl Stream {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let Self { incoming, conn, .. } = self;
+        conn.parts().1.drive(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx))
+    }
+
     /// Ready when the app has sent nothing for the idle timeout while the request's body did not move either.
     fn poll_still(&mut self, flow: Option<&Flow>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(conn) = &mut self.conn else { return Poll::Pending };
+        let conn = &mut self.conn;
         let mut since = *self.quiet.get_or_insert_with(Instant::now);
         while conn.timer().poll(cx, since + self.idle).is_ready() {
             let moved = flow.filter(|flow| !flow.ended.get()).map(|flow| flow.last.get()).filter(|last| *last > since);
@@ -374,7 +372,7 @@ impl fmt::Debug for Body {
             Kind::Empty => "empty",
             Kind::Full(_) => "full",
             Kind::App(_) => "app",
-            Kind::Cut => "cut",
+            Kind::Breaking(_) | Kind::Cut => "cut",
         };
         f.debug_struct("Body").field("kind", &kind).field("bytes_out", &self.bytes_out).finish_non_exhaustive()
     }

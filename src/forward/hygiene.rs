@@ -19,6 +19,9 @@ static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto"
 pub(super) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// As many fields as `toward_app` sets at most.
+const OURS: usize = 13;
+
 /// Rewrites a request's head in place. `length` is the body's, `None` when only its end will tell. `host` is the Host that the app receives,
 /// `None` for the client's own in canonical form.
 ///
@@ -29,10 +32,23 @@ pub(super) fn toward_app(head: &mut request::Parts, order: &Order<'_>, host: Opt
     head.extensions.clear();
 
     let headers = &mut head.headers;
-    hop::strip_request(headers);
-    frame(headers, &head.method, length);
-    join_cookies(headers);
-    trace(headers);
+    // Grows once, not several times.
+    headers.reserve(OURS);
+    let (mut framed, mut cookies, mut traced) = (false, false, false);
+    hop::strip_request(headers, |name| {
+        framed |= *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING;
+        cookies |= *name == COOKIE;
+        traced |= *name == TRACEPARENT || *name == TRACESTATE;
+    });
+    frame(headers, &head.method, length, framed);
+    if cookies {
+        join_cookies(headers);
+    }
+    if traced {
+        trace(headers);
+    } else {
+        headers.insert(&TRACEPARENT, made_traceparent());
+    }
 
     let named = order.client.named(order.host, order.port);
     headers.insert(HOST, host.unwrap_or(&named.host).clone());
@@ -69,17 +85,18 @@ fn target(uri: Uri, path: &str) -> Uri {
     uri::PathAndQuery::from_maybe_shared(bytes::Bytes::from(text)).map(Uri::from).unwrap_or_default()
 }
 
-/// Frames anew: what the client said of its framing never passes on.
-fn frame(headers: &mut HeaderMap, method: &Method, length: Option<u64>) {
-    headers.remove(TRANSFER_ENCODING);
+/// Frames anew: what the client said of its framing (`said`: whether it did) never passes on.
+fn frame(headers: &mut HeaderMap, method: &Method, length: Option<u64>, said: bool) {
+    let had = said && {
+        headers.remove(TRANSFER_ENCODING);
+        headers.remove(CONTENT_LENGTH).is_some()
+    };
     match length {
         None => {
-            headers.remove(CONTENT_LENGTH);
             // Said here, for hyper takes a GET without a length to have no body at all, and the body would be lost.
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         Some(0) => {
-            let had = headers.remove(CONTENT_LENGTH).is_some();
             // RFC 9110 section 8.6: a method that anticipates content says that there is none; some apps answer 411 otherwise.
             if had || matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -197,25 +214,23 @@ pub(super) fn toward_client(head: &mut response::Parts, no_store: bool) -> Resul
 }
 
 fn sound(headers: &mut HeaderMap) -> Result<(), &'static str> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next().cloned();
+    let (mut length, mut coding) = (None::<&HeaderValue>, None);
     let mut repeated = false;
-    for other in lengths {
-        repeated = true;
-        if Some(other) != length.as_ref() {
-            return Err("the app sent different Content-Length fields");
-        }
-    }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+    for (name, value) in &*headers {
+        if *name == CONTENT_LENGTH {
+            repeated |= length.is_some();
+            if length.is_some_and(|length| length != value) {
+                return Err("the app sent different Content-Length fields");
+            }
+            length = Some(value);
+        } else if *name == TRANSFER_ENCODING && (coding.replace(value).is_some() || !value.as_bytes().eq_ignore_ascii_case(b"chunked")) {
             return Err("the app sent a Transfer-Encoding that is not a single chunked");
         }
-        if length.is_some() {
-            return Err("the app sent both Content-Length and Transfer-Encoding");
-        }
     }
-    match length {
+    if length.is_some() && coding.is_some() {
+        return Err("the app sent both Content-Length and Transfer-Encoding");
+    }
+    match length.cloned() {
         Some(length) if !length.as_bytes().iter().all(u8::is_ascii_digit) => Err("the app sent a Content-Length that is not a number"),
         Some(length) if repeated => {
             headers.insert(CONTENT_LENGTH, length);

@@ -61,6 +61,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Felt<T> {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        // One buffer alone is cheaper sent: the kernel has no list to copy.
+        if let [only] = bufs {
+            return self.poll_write(cx, only);
+        }
         let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
         Poll::Ready(Ok(self.wrote(written)))
     }

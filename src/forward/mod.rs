@@ -4,6 +4,7 @@
 //! timers on the path of a request that nobody delays.
 
 mod body;
+mod driven;
 mod failure;
 mod hygiene;
 mod io;

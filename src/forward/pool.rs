@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::body::RequestBody;
+use super::driven::Driven;
 use super::io::{Felt, Pulse};
 use super::timer::Timer;
 use crate::config;
@@ -74,7 +75,7 @@ pub(super) struct Server {
 
 #[derive(Debug)]
 struct Idle {
-    lent: Lent,
+    lent: Box<Lent>,
     until: Instant,
 }
 
@@ -82,6 +83,7 @@ struct Idle {
 #[derive(Debug)]
 struct Lent {
     requests: SendRequest<RequestBody>,
+    driven: Driven,
     pulse: Rc<Pulse>,
     timer: Timer,
     born: Instant,
@@ -90,15 +92,21 @@ struct Lent {
 /// A connection in use. Dropped without `give_back`, it closes.
 #[derive(Debug)]
 pub(super) struct Conn {
-    lent: Lent,
+    lent: Box<Lent>,
     home: Rc<Server>,
     /// It has carried a request before.
     pub(super) used: bool,
 }
 
+impl Lent {
+    fn is_closed(&self) -> bool {
+        self.driven.is_gone() || self.requests.is_closed()
+    }
+}
+
 impl Conn {
-    pub(super) fn requests(&mut self) -> &mut SendRequest<RequestBody> {
-        &mut self.lent.requests
+    pub(super) fn parts(&mut self) -> (&mut SendRequest<RequestBody>, &mut Driven) {
+        (&mut self.lent.requests, &mut self.lent.driven)
     }
 
     pub(super) fn pulse(&self) -> &Rc<Pulse> {
@@ -115,9 +123,10 @@ impl Conn {
         let Self { lent, home, .. } = self;
         let now = Instant::now();
         let caps = home.caps.get();
-        if lent.requests.is_closed() || now.duration_since(lent.born) >= caps.max_age || idle.is_zero() {
+        if lent.is_closed() || now.duration_since(lent.born) >= caps.max_age || idle.is_zero() {
             return;
         }
+        lent.driven.release();
         let mut stack = home.idle.borrow_mut();
         if stack.len() < caps.idle {
             stack.push(Idle { lent, until: now + idle });
@@ -161,8 +170,9 @@ impl Server {
         let mut at = stack.len();
         while at > 0 {
             at -= 1;
-            let Some(Idle { lent, until }) = stack.get(at) else { break };
-            if lent.requests.is_closed() || *until <= now || now.duration_since(lent.born) >= max_age {
+            let Some(Idle { lent, until }) = stack.get_mut(at) else { break };
+            lent.driven.rest();
+            if lent.is_closed() || *until <= now || now.duration_since(lent.born) >= max_age {
                 stack.remove(at);
             } else if lent.requests.is_ready() {
                 let Idle { lent, .. } = stack.remove(at);
@@ -216,15 +226,8 @@ impl Server {
         let mut builder = http1::Builder::new();
         builder.max_header_size(RESPONSE_HEAD);
         let (requests, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
-        tokio::task::spawn_local(async move {
-            // Whom an error concerns learns it from the request or the body that it cut.
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "upstream connection ended");
-            }
-            drop(slot);
-        });
         self.sweep();
-        let lent = Lent { requests, pulse, timer: Timer::default(), born: Instant::now() };
+        let lent = Box::new(Lent { requests, driven: Driven::new(connection, slot), pulse, timer: Timer::default(), born: Instant::now() });
         Ok(Conn { lent, home: Rc::clone(self), used: false })
     }
 
@@ -249,8 +252,10 @@ impl Server {
 
     fn drop_expired(&self, now: Instant) {
         let max_age = self.caps.get().max_age;
-        let fit = |idle: &Idle| !idle.lent.requests.is_closed() && idle.until > now && now.duration_since(idle.lent.born) < max_age;
-        self.idle.borrow_mut().retain(fit);
+        self.idle.borrow_mut().retain_mut(|Idle { lent, until }| {
+            lent.driven.rest();
+            !lent.is_closed() && *until > now && now.duration_since(lent.born) < max_age
+        });
     }
 
     #[cfg(test)]
@@ -264,8 +269,9 @@ impl Server {
     }
 }
 
-/// One of the permitted connections: held from before the dial until the connection's task has ended.
-struct Slot(Weak<Server>);
+/// One of the permitted connections: held from before the dial until the connection has ended.
+#[derive(Debug)]
+pub(super) struct Slot(Weak<Server>);
 
 impl Slot {
     fn new(server: &Rc<Server>) -> Self {

@@ -79,6 +79,8 @@ fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
 }
 
 struct Exchange<'a> {
+    /// For the first try, so that the clock is read once.
+    begun: Option<Instant>,
     /// `None` while it is on a connection.
     request: Option<Request<RequestBody>>,
     /// `None`: the request has no body.
@@ -123,7 +125,15 @@ impl<'a> Exchange<'a> {
             copied.trace = head.headers.get(&hygiene::TRACEPARENT).cloned();
         }
         let (body, flow) = RequestBody::new(incoming, limit.unwrap_or(u64::MAX), begun);
-        Ok(Self { request: Some(Request::from_parts(head, body)), flow, again, rotation, timeouts: app.timeouts, limit })
+        Ok(Self {
+            begun: Some(begun),
+            request: Some(Request::from_parts(head, body)),
+            flow,
+            again,
+            rotation,
+            timeouts: app.timeouts,
+            limit,
+        })
     }
 
     /// The next server may want another Host.
@@ -137,7 +147,7 @@ impl<'a> Exchange<'a> {
     async fn with(&mut self, order: &Order<'_>, target: &Target) -> Tried {
         let mut fresh = false;
         loop {
-            let mut began = Instant::now();
+            let mut began = self.begun.take().unwrap_or_else(Instant::now);
             let mut conn = match if fresh { None } else { target.server.reuse(began) } {
                 Some(conn) => conn,
                 // Boxed, for it is rare and large.
@@ -151,13 +161,19 @@ impl<'a> Exchange<'a> {
             };
             let reads = conn.pulse().reads.get();
             let mut patience = Patience { since: began, writes: conn.pulse().writes.get() };
-            let mut sending = pin!(conn.requests().try_send_request(match self.request.take() {
-                Some(request) => request,
-                None => return Tried::Unsent(no_servers()),
-            }));
-            let answer = poll_fn(|cx| match sending.as_mut().poll(cx) {
-                Poll::Ready(answer) => Poll::Ready(Ok(answer)),
-                Poll::Pending => self.poll_timeout(&mut conn, &mut patience, cx).map(Err),
+            let mut sending = pin!(None);
+            let answer = poll_fn(|cx| {
+                let (requests, driven) = conn.parts();
+                let answer = driven.drive(cx, |cx| {
+                    if let Some(request) = self.request.take() {
+                        sending.set(Some(requests.try_send_request(request)));
+                    }
+                    sending.as_mut().as_pin_mut().map_or(Poll::Pending, |sending| sending.poll(cx))
+                });
+                match answer {
+                    Poll::Ready(answer) => Poll::Ready(Ok(answer)),
+                    Poll::Pending => self.poll_timeout(&mut conn, &mut patience, cx).map(Err),
+                }
             });
             let mut error = match answer.await {
                 Ok(Ok(response)) => return Tried::Answered(response, conn),
@@ -185,10 +201,7 @@ impl<'a> Exchange<'a> {
         loop {
             let (deadline, sending) = match &self.flow {
                 Some(flow) if flow.ended.get() => (flow.last.get().max(patience.since) + self.timeouts.response, None),
-                Some(flow) => {
-                    flow.tell_end(cx.waker());
-                    (flow.last.get().max(patience.since) + self.timeouts.idle, Some(flow))
-                }
+                Some(flow) => (flow.last.get().max(patience.since) + self.timeouts.idle, Some(flow)),
                 None => (patience.since + self.timeouts.response, None),
             };
             if conn.timer().poll(cx, deadline).is_pending() {

@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use smallvec::SmallVec;
 
 use super::memo::Memo;
 use super::sight::Sighted;
@@ -64,7 +63,7 @@ pub(super) struct State {
     /// The last serial given to any standing.
     serials: u64,
     /// The fields that `claims` was read from, every line of each.
-    said: [SmallVec<[HeaderValue; 1]>; 5],
+    said: Vec<(HeaderName, HeaderValue)>,
     claims: Rc<Sides>,
     /// Changes whenever `claims` does.
     claimed: u64,
@@ -94,7 +93,7 @@ impl Conn {
             standing: 0,
             bound: 0,
             serials: 0,
-            said: Default::default(),
+            said: Vec::new(),
             claims: Rc::default(),
             claimed: 0,
             sighted: Sighted::default(),
@@ -185,9 +184,9 @@ impl Conn {
     /// What this request claims; read anew only when it differs from what the last one said.
     pub(super) fn claims(&self, headers: &HeaderMap) -> (Rc<Sides>, u64) {
         let mut state = self.state.borrow_mut();
-        let same = identify::CLAIM_HEADERS.iter().zip(&state.said).all(|(name, said)| headers.get_all(name).iter().eq(said));
-        if !same || state.claimed == 0 {
-            state.said = identify::CLAIM_HEADERS.each_ref().map(|name| headers.get_all(name).iter().map(copied).collect());
+        let says = || headers.iter().filter(|(name, _)| identify::is_claim(name));
+        if state.claimed == 0 || !says().eq(state.said.iter().map(|(name, value)| (name, value))) {
+            state.said = says().map(|(name, value)| (name.clone(), copied(value))).collect();
             let claims = identify::sides(headers);
             if state.claimed == 0 || *state.claims != claims {
                 state.claims = Rc::new(claims);

@@ -28,6 +28,11 @@ pub static CLAIM_HEADERS: [HeaderName; 5] = [
     HeaderName::from_static("sec-ch-ua-platform-version"),
 ];
 
+/// Whether `claims` reads this field.
+pub fn is_claim(name: &HeaderName) -> bool {
+    *name == USER_AGENT || (name.as_str().starts_with("sec-ch-ua") && CLAIM_HEADERS.contains(name))
+}
+
 /// A longer User-Agent is unavailable, not cut: families stand at its end as often as at its start.
 const LONGEST_USER_AGENT: usize = 1024;
 const LONGEST_HINT: usize = 512;

@@ -8,29 +8,37 @@ use smallvec::SmallVec;
 /// HTTP/2 without TLS (`curl --http2` makes one) is no such wish: it is passed over and stripped, as RFC 9113 section 3.1 has it.
 pub fn wants_upgrade(headers: &HeaderMap, method: &Method) -> bool {
     let h2c = |value: &HeaderValue| value.as_bytes().split(|b| *b == b',').all(|token| token.trim_ascii().eq_ignore_ascii_case(b"h2c"));
-    *method == Method::CONNECT || !headers.get_all(UPGRADE).iter().all(h2c)
+    *method == Method::CONNECT || headers.iter().any(|(name, value)| *name == UPGRADE && !h2c(value))
 }
 
 /// Removes from a request what `Connection` and `TE` name, the hop-by-hop fields, and every spelling of the fields that only we may set or that
 /// make an app see another request than the policy saw. Framing fields go too when misspelt; the proper ones are the forwarder's to rewrite.
 ///
 /// Must run before our own fields are set: else a client strips them by naming them in `Connection` (CVE-2024-45410).
-pub fn strip_request(headers: &mut HeaderMap) {
-    strip(headers, |name| ends_here(name) || is_ours(name));
+///
+/// `see` gets every name on the way, also of fields that go.
+pub fn strip_request(headers: &mut HeaderMap, mut see: impl FnMut(&HeaderName)) {
+    strip(headers, |name| {
+        see(name);
+        ends_here(name.as_str()) || is_ours(name.as_str())
+    });
 }
 
 /// Removes the hop-by-hop fields from a response, and what its `Connection` names.
 pub fn strip_response(headers: &mut HeaderMap) {
     strip(headers, |name| {
-        matches!(name, "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "te" | "http2-settings")
+        matches!(
+            name.as_str(),
+            "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "te" | "http2-settings"
+        )
     });
 }
 
 /// One pass to see, then the removals: a request of a browser has one or two.
-fn strip(headers: &mut HeaderMap, doomed: impl Fn(&str) -> bool) {
+fn strip(headers: &mut HeaderMap, mut doomed: impl FnMut(&HeaderName) -> bool) {
     let mut names: SmallVec<[HeaderName; 8]> = SmallVec::new();
     for name in headers.keys() {
-        if doomed(name.as_str()) {
+        if doomed(name) {
             names.push(name.clone());
         }
     }
@@ -146,7 +154,7 @@ mod tests {
 
     fn left(fields: &[(&str, &str)]) -> Vec<String> {
         let mut headers = map(fields);
-        strip_request(&mut headers);
+        strip_request(&mut headers, |_| {});
         let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
         names.sort();
         names

@@ -36,7 +36,8 @@ pub fn host(text: &str) -> Result<Host, Malformed> {
 
 /// The one host that a request names, with its port: absolute-form or `:authority` beats Host and must agree with it. RFC 9112 section 3.2, RFC 9113 section 8.3.1.
 pub fn authority_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Authority<'a>, Malformed> {
-    let mut hosts = headers.get_all(HOST).iter();
+    // One pass: in HTTP/2 there is none, in HTTP/1 it stands in front.
+    let mut hosts = headers.iter().filter(|(name, _)| **name == HOST).map(|(_, value)| value);
     let field = match hosts.next() {
         Some(value) => Some(parse(value.to_str().map_err(|_| Malformed("the Host field is not a host"))?)?),
         None => None,

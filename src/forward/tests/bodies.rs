@@ -67,6 +67,30 @@ fn expect_is_answered_here_and_the_body_still_comes() {
 }
 
 #[test]
+fn an_upload_goes_on_while_its_answer_waits_for_the_client() {
+    const SIZE: usize = 24 << 20;
+    worker(async {
+        let app = App::start(|_, mut peer| async move {
+            peer.head().await;
+            let (mut from, mut to) = peer.0.split();
+            to.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n").as_bytes()).await.unwrap();
+            let answer = async { to.write_all(&vec![b'a'; SIZE]).await.unwrap() };
+            let mut upload = vec![0; SIZE];
+            let (_, read) = tokio::join!(answer, from.read_exact(&mut upload));
+            read.unwrap();
+        })
+        .await;
+        let front = Setup::of(&[&app]).start().await;
+        let mut client = Peer::to(front.address).await;
+        client.write(format!("POST / HTTP/1.1\r\nHost: wiki\r\nContent-Length: {SIZE}\r\n\r\n")).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 200"));
+        client.write(vec![b'u'; SIZE]).await;
+        assert_eq!(client.take(SIZE).await.len(), SIZE);
+        assert_eq!(front.ended.borrow()[..], [Ended { bytes_in: SIZE as u64, bytes_out: SIZE as u64, end: End::Whole }]);
+    });
+}
+
+#[test]
 fn a_body_that_the_app_cut_short_looks_cut() {
     worker(async {
         for (answer, whole) in [

@@ -1,0 +1,122 @@
+//! A connection to an app, driven by the task that uses it.
+//!
+//! hyper's connection is a future of its own. In a task of its own it would be woken for each request and wake for each response, through two
+//! queues; polled by the request's task, it costs neither.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_util::task::AtomicWaker;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::body::RequestBody;
+use super::io::Felt;
+use super::pool::Slot;
+
+type Connection = http1::Connection<TokioIo<Felt<TcpStream>>, RequestBody>;
+
+#[derive(Debug)]
+pub(super) struct Driven {
+    /// `None`: it ended, or a task of its own has it.
+    connection: Option<Box<(Connection, Slot)>>,
+    relay: Arc<Relay>,
+    /// Wakes through the relay.
+    waker: Waker,
+}
+
+/// Wakes whoever drives the connection now. What is woken while it is driven is found by the one who drives, without a round through the runtime.
+#[derive(Debug, Default)]
+struct Relay {
+    driving: AtomicBool,
+    again: AtomicBool,
+    driver: AtomicWaker,
+}
+
+impl Wake for Relay {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.again.store(true, Ordering::Release);
+        if !self.driving.load(Ordering::Acquire) {
+            self.driver.wake();
+        }
+    }
+}
+
+impl Driven {
+    /// Rounds in one go, so that a fast app does not starve the worker's other connections.
+    const ROUNDS: usize = 16;
+
+    pub(super) fn new(connection: Connection, slot: Slot) -> Self {
+        let relay = Arc::new(Relay::default());
+        let waker = Waker::from(Arc::clone(&relay));
+        Self { connection: Some(Box::new((connection, slot))), relay, waker }
+    }
+
+    /// Polls `wanted` and the connection until `wanted` is ready or neither gets any further; then the task is woken when either might.
+    pub(super) fn drive<T>(&mut self, cx: &mut Context<'_>, mut wanted: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        self.relay.driver.register(cx.waker());
+        self.relay.driving.store(true, Ordering::Release);
+        let mut inner = Context::from_waker(&self.waker);
+        let mut result = Poll::Pending;
+        for _ in 0..Self::ROUNDS {
+            result = wanted(&mut inner);
+            self.relay.again.store(false, Ordering::Release);
+            if result.is_ready() {
+                break;
+            }
+            Self::poll_connection(&mut self.connection, &mut inner);
+            if !self.relay.again.load(Ordering::Acquire) {
+                break;
+            }
+        }
+        self.relay.driving.store(false, Ordering::Release);
+        if result.is_pending() && self.relay.again.load(Ordering::Acquire) {
+            cx.waker().wake_by_ref();
+        }
+        result
+    }
+
+    fn poll_connection(connection: &mut Option<Box<(Connection, Slot)>>, cx: &mut Context<'_>) {
+        if let Some(open) = connection
+            && let Poll::Ready(result) = Pin::new(&mut open.0).poll(cx)
+        {
+            // Whom an error concerns learns it from the request or the body that it cut.
+            if let Err(error) = result {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+            *connection = None;
+        }
+    }
+
+    /// Nobody uses it: notices whether the app closed it. Whoever drove it last is let go of.
+    pub(super) fn rest(&mut self) {
+        self.relay.driver.take();
+        Self::poll_connection(&mut self.connection, &mut Context::from_waker(&self.waker));
+    }
+
+    /// Nobody uses it from now on.
+    pub(super) fn release(&self) {
+        self.relay.driver.take();
+    }
+
+    /// Hands the connection to a task of its own: for a request that is still being sent while its response comes, each at its own pace.
+    pub(super) fn detach(&mut self) {
+        let mut connection = self.connection.take();
+        tokio::task::spawn_local(poll_fn(move |cx| {
+            Self::poll_connection(&mut connection, cx);
+            if connection.is_none() { Poll::Ready(()) } else { Poll::Pending }
+        }));
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.connection.is_none()
+    }
+}
