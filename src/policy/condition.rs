@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 
 use super::draft::{ClaimField, Compare, Condition, DeviceField, KeyProof, Test, Version, Want, WireField};
 use super::glob::Pattern;
+use super::wire::WireTest;
 use super::{ClassId, Reads, TierId, ZoneId};
 use crate::model::FactState;
 
@@ -43,7 +44,7 @@ pub enum Leaf {
     PostureAge(Ages),
     KnownFor(Ages),
     OsVersion(Box<[(Compare, Version)]>),
-    Wire(WireField, Words),
+    Wire(WireTest),
     Claim(ClaimField, Words),
     Peer(Box<[IpNet]>),
     Zone(Box<[Option<ZoneId>]>),
@@ -258,7 +259,7 @@ impl Compiler {
             Test::KnownFor(wanted) => Leaf::KnownFor(ages(wanted)),
             Test::OsVersion(wanted) => Leaf::OsVersion(wanted.as_slice().into()),
             Test::KeyProof(proofs) => Leaf::Key(proofs.as_slice().into()),
-            Test::Wire(field, want) => Leaf::Wire(*field, Words::new(want)),
+            Test::Wire(field, want) => Leaf::Wire(WireTest::new(*field, Words::new(want))),
             Test::Claim(field, want) => Leaf::Claim(*field, Words::new(want)),
             Test::Peer(ranges) => Leaf::Peer(ranges.as_slice().into()),
             Test::Zone(zones) => Leaf::Zone(zones.as_slice().into()),
@@ -306,7 +307,9 @@ impl Cond {
                 Leaf::Host(_) => reads.host = true,
                 Leaf::Path(_) => reads.path = true,
                 Leaf::Claim(..) => reads.claims = true,
-                Leaf::Wire(WireField::Intercepted | WireField::Drift | WireField::Contradictions, _) => reads.sight = true,
+                Leaf::Wire(test) => {
+                    reads.sight |= matches!(test.field, WireField::Intercepted | WireField::Drift | WireField::Contradictions);
+                }
                 Leaf::Header(id, _) => {
                     if let Some(name) = headers.get(usize::from(id.0))
                         && !reads.headers.contains(name)
@@ -323,7 +326,6 @@ impl Cond {
                 | Leaf::PostureAge(_)
                 | Leaf::KnownFor(_)
                 | Leaf::OsVersion(_)
-                | Leaf::Wire(..)
                 | Leaf::Peer(_)
                 | Leaf::Zone(_) => {}
             },

@@ -87,7 +87,7 @@ impl<'a> Scene<'a> {
                 met != 0 && met != (least..=most).count()
             }
             Leaf::Tier(_) => false,
-            Leaf::Wire(WireField::Contradictions, words) => self.a_record_may_contradict(words),
+            Leaf::Wire(test) if test.field == WireField::Contradictions => self.a_record_may_contradict(test),
             leaf => leaf.reads_record(),
         };
         if free {
@@ -122,7 +122,7 @@ impl<'a> Scene<'a> {
                 Record::Absent(_) => Truth::No,
                 Record::Unreadable => Truth::Undecided,
             },
-            Leaf::Wire(field, words) => self.wire_field(*field, words),
+            Leaf::Wire(test) => self.wire_truth(test),
             Leaf::Claim(field, words) => seen(words, self.claim(*field)),
             Leaf::Peer(ranges) => Truth::of(ranges.iter().any(|range| range.contains(&self.inputs.peer))),
             Leaf::Zone(zones) => Truth::of(zones.contains(&self.inputs.zone)),

@@ -262,13 +262,13 @@ impl<'a> Teller<'a, '_> {
         match leaf {
             Leaf::Class(_) => self.policy.class_name(scene.class_now()).to_owned(),
             Leaf::Tier(_) => self.policy.tier_name(scene.tier_now()).to_owned(),
-            Leaf::Wire(WireField::Contradictions, _) => {
+            Leaf::Wire(test) if test.field == WireField::Contradictions => {
                 let compared = &scene.inputs.sight.comparison;
                 let weak = |kind| if compared.strong.has(kind) { "" } else { " (weak)" };
                 let kinds: Vec<String> = compared.contradictions.iter().map(|kind| format!("{}{}", kind.as_str(), weak(kind))).collect();
                 if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") }
             }
-            Leaf::Wire(field, _) => scene.wire(*field).join(", "),
+            Leaf::Wire(test) => scene.wire(test.field).join(", "),
             Leaf::Claim(field, _) => scene.claim(*field).unwrap_or("unavailable").to_owned(),
             Leaf::Peer(_) => scene.inputs.peer.to_string(),
             Leaf::Zone(_) => scene.inputs.zone.map_or("none", |zone| self.policy.zone_name(zone)).to_owned(),

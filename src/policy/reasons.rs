@@ -220,7 +220,7 @@ impl ReasonBook {
             Leaf::OsVersion(_) => ReasonId(26),
             Leaf::Key(_) => ReasonId(27),
             Leaf::KnownFor(_) => ReasonId(28),
-            Leaf::Wire(field, _) => ReasonId(match field {
+            Leaf::Wire(test) => ReasonId(match test.field {
                 WireField::Ja4 => 29,
                 WireField::Ja4Stable => 30,
                 WireField::H2 => 40,
@@ -263,6 +263,7 @@ mod tests {
     use super::super::condition::Words;
     use super::super::draft::Cap;
     use super::super::testing::{always, draft};
+    use super::super::wire::WireTest;
     use super::*;
 
     #[test]
@@ -309,7 +310,7 @@ mod tests {
             says(id, code);
         }
         for field in WireField::ALL {
-            says(book.signal(&Leaf::Wire(field, Words::Any)), field.as_str());
+            says(book.signal(&Leaf::Wire(WireTest::new(field, Words::Any))), field.as_str());
         }
         for state in DeviceState::ALL {
             says(book.device_state(state), &format!("device.state.{}", state.as_str()));

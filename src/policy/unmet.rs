@@ -215,8 +215,8 @@ impl Scene<'_> {
             | Leaf::PostureAge(_)
             | Leaf::OsVersion(_)
             | Leaf::Key(_)
-            | Leaf::Wire(WireField::Contradictions, _)
             | Leaf::Device(DeviceField::State, _) => Cost::SOFT,
+            Leaf::Wire(test) if test.field == WireField::Contradictions => Cost::SOFT,
             Leaf::Class(_)
             | Leaf::Device(..)
             | Leaf::KnownFor(_)

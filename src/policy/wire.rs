@@ -7,63 +7,111 @@ use super::condition::Words;
 use super::draft::WireField;
 use super::scene::{Record, Scene};
 use super::truth::Truth;
-use crate::model::{Contradiction, Ja4, Set, Word};
+use crate::model::{Browser, Contradiction, Ja4, Os, Set, Word};
 
 /// The word that unseen wire and claims compare as.
 pub const UNSEEN: &str = "unavailable";
 /// The word that wire compares as which was seen and is in no table.
 pub const UNKNOWN: &str = "unknown";
 
-/// The words of a signal. No set has more than 32, so that none is ever on the heap.
-pub type Found<'a> = SmallVec<[&'a str; 32]>;
+/// A comparison with a wire signal. Which words of a closed list its texts match is known when the policy is compiled: sets are then compared by their
+/// bits.
+#[derive(Clone, Debug)]
+pub struct WireTest {
+    pub field: WireField,
+    pub words: Words,
+    os: Set<Os>,
+    browsers: Set<Browser>,
+    kinds: Set<Contradiction>,
+    unknown: bool,
+    unseen: bool,
+}
+
+impl WireTest {
+    pub fn new(field: WireField, words: Words) -> Self {
+        Self {
+            field,
+            os: matched(&words),
+            browsers: matched(&words),
+            kinds: matched(&words),
+            unknown: words.hold(UNKNOWN),
+            unseen: words.hold(UNSEEN),
+            words,
+        }
+    }
+}
+
+fn matched<T: Word>(words: &Words) -> Set<T> {
+    T::ALL.iter().copied().filter(|word| words.hold(word.word())).collect()
+}
+
+/// The words of a signal.
+pub type Found<'a> = SmallVec<[&'a str; 8]>;
 
 impl<'a> Scene<'a> {
-    pub fn wire_field(&self, field: WireField, words: &Words) -> Truth {
-        let found = self.wire(field);
-        let some = match field {
-            WireField::Contradictions => !self.inputs.sight.comparison.strong.is_empty(),
-            _ => !matches!(found.as_slice(), [UNSEEN | UNKNOWN]),
-        };
-        Truth::of(match words {
-            Words::Text(_) => words.hold_set(found.iter().copied()),
-            Words::Any => some,
-            Words::None => !some,
+    pub fn wire_truth(&self, test: &WireTest) -> Truth {
+        let sight = self.inputs.sight;
+        let told = &*sight.identification;
+        let unsaid = |seen: bool| if seen { test.unknown } else { test.unseen };
+        let WireTest { field, words, .. } = test;
+        Truth::of(match (field, words) {
+            (WireField::Contradictions, Words::Any) => !sight.comparison.strong.is_empty(),
+            (WireField::Contradictions, Words::None) => sight.comparison.strong.is_empty(),
+            (WireField::Contradictions, _) => !sight.comparison.contradictions.both(test.kinds).is_empty(),
+            (_, Words::Any | Words::None) => {
+                let nothing = matches!(self.wire(*field).as_slice(), [UNSEEN | UNKNOWN]);
+                nothing == matches!(words, Words::None)
+            }
+            (WireField::Stack, _) if told.stacks.is_empty() => unsaid(told.saw_program()),
+            (WireField::Stack, _) => told.stacks.iter().any(|stack| words.hold(stack)),
+            (WireField::Os, _) if told.os.is_empty() => unsaid(told.saw_system()),
+            (WireField::Os, _) => !told.os.both(test.os).is_empty(),
+            (WireField::Browser, _) if told.browsers.is_empty() => unsaid(told.saw_program()),
+            (WireField::Browser, _) => !told.browsers.both(test.browsers).is_empty(),
+            (field, _) => words.hold(self.wire_text(*field)),
         })
     }
 
-    /// The words of a wire signal: one, or those of a set.
-    pub fn wire(&self, field: WireField) -> Found<'a> {
+    /// Of a signal that is one text.
+    fn wire_text(&self, field: WireField) -> &'a str {
         let Inputs { wire, opening, sight, .. } = *self.inputs;
-        let told = &*sight.identification;
         let truth = |value: bool| if value { "true" } else { "false" };
+        match field {
+            WireField::Ja4 => wire.ja4.as_ref().map_or(UNSEEN, Ja4::as_str),
+            WireField::Ja4Stable => wire.ja4_stable.as_ref().map_or(UNSEEN, Ja4::as_str),
+            WireField::H2 => opening.h2.as_deref().unwrap_or(UNSEEN),
+            WireField::Syn => wire.syn.as_deref().unwrap_or(UNSEEN),
+            WireField::Intercepted => truth(sight.intercepted),
+            WireField::Drift => truth(sight.drift),
+            WireField::Stack | WireField::Os | WireField::Browser | WireField::Contradictions => UNSEEN,
+        }
+    }
+
+    /// The words of a wire signal: one, or those of a set. For people.
+    pub fn wire(&self, field: WireField) -> Found<'a> {
+        let Inputs { sight, .. } = *self.inputs;
+        let told = &*sight.identification;
         // Nothing seen is one thing, something seen that no row of the table knows another.
         let unsaid = |seen: bool| if seen { UNKNOWN } else { UNSEEN };
         match field {
-            WireField::Ja4 => smallvec![wire.ja4.as_ref().map_or(UNSEEN, Ja4::as_str)],
-            WireField::Ja4Stable => smallvec![wire.ja4_stable.as_ref().map_or(UNSEEN, Ja4::as_str)],
-            WireField::H2 => smallvec![opening.h2.as_deref().unwrap_or(UNSEEN)],
-            WireField::Syn => smallvec![wire.syn.as_deref().unwrap_or(UNSEEN)],
             WireField::Stack if told.stacks.is_empty() => smallvec![unsaid(told.saw_program())],
             WireField::Stack => told.stacks.iter().map(|stack| &**stack).collect(),
             WireField::Os if told.os.is_empty() => smallvec![unsaid(told.saw_system())],
             WireField::Os => words(told.os),
             WireField::Browser if told.browsers.is_empty() => smallvec![unsaid(told.saw_program())],
             WireField::Browser => words(told.browsers),
-            WireField::Intercepted => smallvec![truth(sight.intercepted)],
-            WireField::Drift => smallvec![truth(sight.drift)],
             WireField::Contradictions => words(sight.comparison.contradictions),
+            field => smallvec![self.wire_text(field)],
         }
     }
 
     /// Whether a comparison with the contradictions could turn, had a record named a system that the wire excludes.
-    pub fn a_record_may_contradict(&self, words: &Words) -> bool {
+    pub fn a_record_may_contradict(&self, test: &WireTest) -> bool {
         let sight = self.inputs.sight;
         let told = !sight.identification.os.is_empty() && !matches!(self.record, Record::Known { .. });
-        told && match words {
+        told && match test.words {
             Words::Any | Words::None => sight.comparison.strong.is_empty(),
-            Words::Text(_) => {
-                words.hold(Contradiction::RecordOsVsWire.as_str()) && self.wire_field(WireField::Contradictions, words) == Truth::No
-            }
+            Words::Text(_) => test.kinds.has(Contradiction::RecordOsVsWire) && self.wire_truth(test) == Truth::No,
         }
     }
 }
@@ -80,7 +128,7 @@ mod tests {
     use super::super::testing::*;
     use super::super::{Explanation, Policy, TierId};
     use super::*;
-    use crate::model::{Browser, Clash, Comparison, Effect, Identification, NoRecord, Opening, Os, Seen, Sight, Wire};
+    use crate::model::{Clash, Comparison, Effect, Identification, NoRecord, Opening, Seen, Sight, Wire};
 
     fn wire(field: WireField, words: &[&str]) -> Condition {
         Condition::Test(Test::Wire(field, text(words)))

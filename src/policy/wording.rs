@@ -10,6 +10,7 @@ use super::condition::{Leaf, Words};
 use super::draft::{ClaimField, Compare, DeviceField, KeyProof, Version};
 use super::glob::Pattern;
 use super::tables::Tables;
+use super::wire::WireTest;
 use crate::model::FactState;
 
 pub fn signal(leaf: &Leaf, tables: &Tables) -> String {
@@ -24,7 +25,7 @@ pub fn signal(leaf: &Leaf, tables: &Tables) -> String {
         Leaf::PostureAge(_) => "posture.age".to_owned(),
         Leaf::KnownFor(_) => "device.known_for".to_owned(),
         Leaf::OsVersion(_) => "device.os_version".to_owned(),
-        Leaf::Wire(field, _) => field.as_str().to_owned(),
+        Leaf::Wire(test) => test.field.as_str().to_owned(),
         Leaf::Claim(ClaimField::Os, _) => "claims.os".to_owned(),
         Leaf::Claim(ClaimField::Browser, _) => "claims.browser".to_owned(),
         Leaf::Claim(ClaimField::FormFactor, _) => "claims.form_factor".to_owned(),
@@ -65,7 +66,7 @@ pub fn wanted(leaf: &Leaf, policy: &Policy) -> String {
     match leaf {
         Leaf::Class(classes) => or(classes.iter().map(|class| policy.class_name(*class))),
         Leaf::Tier(range) => compared(range.written.iter().map(|(compare, tier)| (*compare, policy.tier_name(*tier)))),
-        Leaf::Device(_, words) | Leaf::Wire(_, words) | Leaf::Claim(_, words) | Leaf::Header(_, words) => match words {
+        Leaf::Device(_, words) | Leaf::Wire(WireTest { words, .. }) | Leaf::Claim(_, words) | Leaf::Header(_, words) => match words {
             Words::Text(patterns) => globs(patterns),
             Words::Any => "any".to_owned(),
             Words::None => "none".to_owned(),
