@@ -5,6 +5,7 @@ mod ask;
 mod conn;
 pub mod memo;
 mod middlebox;
+mod remember;
 mod sight;
 
 use std::cell::RefCell;
@@ -29,7 +30,7 @@ use crate::forward::{Body, End, Identity, Rates, Up, Upstreams};
 use crate::identify::ClientTrust;
 use crate::model::{Mode, Reason, RestrictionKey, Standing};
 use crate::policy::{Decision, Given, Http, Inputs, Permit, Policy};
-use crate::posture::Posture;
+use crate::posture::{Memory, Posture};
 use crate::record::{Case, Desk, Labels, Visit, fragment};
 
 static ACCEPT_CH: HeaderName = HeaderName::from_static("accept-ch");
@@ -50,6 +51,7 @@ pub struct Rules {
     /// By listener.
     pub trust: HashMap<Arc<str>, Arc<ClientTrust>>,
     pub posture: Arc<Posture>,
+    pub memory: Arc<Memory>,
     pub rates: Arc<Rates>,
     pub up: Arc<Up>,
 }
@@ -95,16 +97,16 @@ pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body
     let house = conn.core.house(); // per request: a reload binds live connections
     let mut visit = conn.core.desk.begin(); // dropped unfinished: counted as 499
     let answer = match Ask::read(&request, conn, &house, &mut visit) {
-        Err(unasked) => turn_away(conn, &house, &request, &unasked, &mut visit),
+        Err(unasked) => turn_away(conn, &house, request, &unasked, &mut visit),
         Ok(ask) => {
             let known = conn.known(&house, visit.began(), visit.started()).await; // ready at once when cached
             let ruling = rule(conn, &house, &ask, &request, known, &mut visit); // pure, memoised, no allocation
             match Permit::of(&ruling.decision) {
                 Some(permit) => match restrict(conn, &house, &ruling, &request, &mut visit) {
                     Ok(()) => send(conn, &house, (permit, &ask, &ruling), request, &mut visit).await,
-                    Err(refusal) => page(&refusal, &request, &visit),
+                    Err(refusal) => page(&refusal, request, &visit),
                 },
-                None => page(&blocked(&house, &ask, &ruling, &visit), &request, &visit),
+                None => page(&blocked(&house, &ask, &ruling, &visit), request, &visit),
             }
         }
     };
@@ -136,7 +138,8 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
     let rules = &house.rules;
     let now = visit.now();
     let (claims, claimed) = conn.claims(request.headers());
-    let (sight, sighted) = conn.sight(house, &known, (&claims, claimed), visit.started());
+    let drift = conn.drifts(house, &known, ask.app, (now, began));
+    let (sight, sighted) = conn.sight(house, &known, (&claims, claimed), drift, visit.started());
     let Known { standing, serial, zone } = known;
     let question = Question {
         app: ask.app,
@@ -168,6 +171,7 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
     };
     let decision = rules.policy.decide(ask.app, &inputs);
     let took = began.elapsed();
+    conn.classed(house, &standing, decision.class);
     let on = conn.told(zone, &claims.merged, &sight);
     let line = fragment(&rules.policy, &decision, &standing, &on, None, now);
     let case = case(&conn.core.desk, &rules.policy, &decision, None, line);

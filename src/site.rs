@@ -21,7 +21,7 @@ use crate::edge::{self, Crowd, Entrance, Entrances, Setup, TlsError};
 use crate::forward::{Rates, Up};
 use crate::gate::{Door, Middleboxes, Rules};
 use crate::policy::Policy;
-use crate::posture::{self, Posture};
+use crate::posture::{self, Memory, Posture};
 use crate::record::{LogError, LogWriter, Record, Writer, names};
 
 /// Why nothing was started, or why the old configuration stays in force.
@@ -109,6 +109,7 @@ pub fn start(path: &Path) -> Result<Running, Error> {
     let admin_socket = listen_admin(admin).map_err(|source| Error::Admin { addr: admin, source })?;
     let admin_addr = admin_socket.local_addr().unwrap_or(admin);
     let posture = Arc::new(Posture::open(&configuration.store, configuration.policy.sources.clone())?);
+    let memory = Arc::new(Memory::open(&configuration.store, configuration.fingerprints.memory)?);
     let log = match &configuration.decision_log {
         Some(log) => Some(LogWriter::start(log, configuration.limits.log_queue, &record.decision_log)?),
         None => None,
@@ -118,7 +119,7 @@ pub fn start(path: &Path) -> Result<Running, Error> {
     let rules = Arc::new(ArcSwap::from_pointee(rules(
         &configuration,
         &entrances,
-        (posture, rates, Up::new(&configuration.routes), Arc::default()),
+        (posture, memory, rates, Up::new(&configuration.routes), Arc::default()),
         1,
     )));
     let entrances = Arc::new(ArcSwap::from_pointee(entrances));
@@ -240,6 +241,11 @@ impl Site {
         } else {
             Arc::new(Posture::open(&configuration.store, configuration.policy.sources.clone())?)
         };
+        let same_memory = configuration.store.path == old.store.path;
+        let memory = match same_memory {
+            true => Arc::clone(&current.memory),
+            false => Arc::new(Memory::open(&configuration.store, configuration.fingerprints.memory)?),
+        };
         let same_rates = configuration.limits.rate_entries == old.limits.rate_entries;
         let rates = if same_rates { Arc::clone(&current.rates) } else { Arc::new(Rates::new(configuration.limits.rate_entries)) };
         let same_log = configuration.decision_log == old.decision_log && configuration.limits.log_queue == old.limits.log_queue;
@@ -273,7 +279,8 @@ impl Site {
         }
         let serial = current.serial + 1;
         let up = current.up.next(&configuration.routes);
-        let rules = rules(&configuration, &entrances, (posture, rates, up, Arc::clone(&current.middleboxes)), serial);
+        memory.limit(configuration.fingerprints.memory);
+        let rules = rules(&configuration, &entrances, (posture, memory, rates, up, Arc::clone(&current.middleboxes)), serial);
         self.entrances.store(Arc::new(entrances));
         self.rules.store(Arc::new(rules));
         for (Bound { listener, actual, .. }, _) in &opened {
@@ -281,6 +288,9 @@ impl Site {
         }
         state.bound = stays.into_iter().chain(opened.iter().map(|(bound, _)| bound.clone())).collect();
         hand_out(opened, &self.workers);
+        if !same_memory {
+            current.memory.close();
+        }
         if !same_log {
             self.record.log_to(log.as_ref().map(LogWriter::queue));
             if let Some(old) = std::mem::replace(&mut state.log, log) {
@@ -298,6 +308,7 @@ impl Site {
         let draining: Vec<_> = self.workers.iter().map(|worker| worker.drain(limit)).collect();
         let cut = draining.into_iter().map(|drained| drained.recv().unwrap_or(0)).sum();
         self.workers.iter().for_each(Worker::join);
+        self.rules.load().memory.close();
         if let Some(office) = held(&self.office).take() {
             office.stop();
         }
@@ -351,7 +362,8 @@ impl Site {
         record.scraped(&names::CONFIG_LAST_GOOD, move || {
             site.upgrade().map_or_else(Vec::new, |site| one(site.last_good.load(Relaxed) as f64))
         })?;
-        office::measure_posture(record, &self.rules)
+        office::measure_posture(record, &self.rules)?;
+        office::measure_memory(record, &self.rules)
     }
 }
 
@@ -362,9 +374,9 @@ impl fmt::Debug for Site {
 }
 
 /// What rules share with the rules before and after them.
-type Lasting = (Arc<Posture>, Arc<Rates>, Arc<Up>, Arc<Middleboxes>);
+type Lasting = (Arc<Posture>, Arc<Memory>, Arc<Rates>, Arc<Up>, Arc<Middleboxes>);
 
-fn rules(configuration: &Configuration, entrances: &Entrances, (posture, rates, up, middleboxes): Lasting, serial: u64) -> Rules {
+fn rules(configuration: &Configuration, entrances: &Entrances, (posture, memory, rates, up, middleboxes): Lasting, serial: u64) -> Rules {
     let trust = entrances.iter().filter_map(|(name, entrance)| {
         let trust = entrance.tls.as_ref()?.trust.as_ref()?;
         Some((Arc::clone(name), Arc::clone(trust)))
@@ -379,6 +391,7 @@ fn rules(configuration: &Configuration, entrances: &Entrances, (posture, rates, 
         middleboxes,
         trust: trust.collect(),
         posture,
+        memory,
         rates,
         up,
     }

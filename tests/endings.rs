@@ -91,3 +91,26 @@ fn stores(proxy: &Proxy) -> usize {
     let names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
     names.filter(|name| name.trim() == "vestibule-store").count()
 }
+
+#[test]
+fn an_early_answer_over_http2_resets_nothing_while_the_rest_comes() {
+    const PING: u8 = 6;
+    const DATA: u8 = 0;
+    const RST_STREAM: u8 = 3;
+    let origin = Origin::answering(Reply::text("never asked"));
+    let lab = Lab::new();
+    let proxy = lab.start(&config(&origin));
+    let mut client = H2::connect(&proxy, &lab, "wiki.localhost", None);
+    let stream = client.open(&h2::post("wiki.localhost", "/closed"), false);
+    let outcome = client.outcome(stream);
+    assert_eq!((outcome.status, outcome.whole, outcome.reset), (403, true, None));
+    // The pong comes after all that the proxy had to say before.
+    client.write(&h2::frame(PING, 0, 0, b"all seen"));
+    client.write(&h2::frame(DATA, 1, stream, b"the rest"));
+    while let Some(frame) = client.read() {
+        assert_ne!((frame.kind, frame.stream), (RST_STREAM, stream));
+        if frame.kind == PING {
+            break;
+        }
+    }
+}

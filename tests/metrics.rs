@@ -57,6 +57,7 @@ impl World {
                 "{read-only: {methods: [GET, HEAD, PUT]}, small: {max_body: 8}, seldom: {requests: 1/h}, private: {no_store: true}}",
             )
             .set("limits", "{request_head: 1s, body_size: 64}")
+            .set("fingerprints", "{baseline: {learn: 1s}, census: {entries: 1}}")
             .replace(
                 "  - name: plain\n",
                 "  - name: redirect\n    bind: [\"127.0.0.1:0\"]\n    redirect_to_https: true\n  - name: plain\n",
@@ -297,6 +298,7 @@ fn every_metric_moves() {
     assert!(world.proxy.metrics().sum("vestibule_store_lag_seconds", &[]) < 5.0);
 
     connections(&world, &mut seen);
+    memory(&world, &mut seen);
 
     // An app's server, up and down.
     seen.becomes(&world, &names::UPSTREAM_UP, &[wiki, ("server", &world.origin.url())], 1.0);
@@ -368,6 +370,22 @@ fn requests(world: &World, seen: &mut Exercised) {
     let all = metrics.sum("vestibule_request_duration_seconds_bucket", &[wiki, ("effect", "forward"), ("le", "+Inf")]);
     assert_eq!(all, metrics.sum("vestibule_request_duration_seconds_count", &[wiki, ("effect", "forward")]));
     assert!(metrics.sum("vestibule_request_duration_seconds_sum", &[wiki]) > 0.0);
+}
+
+/// By now the laptop was learned with curl, and there is room for one group of blind devices.
+fn memory(world: &World, seen: &mut Exercised) {
+    seen.becomes(world, &names::DEVICES_SEEN, &[("class", "corporate")], 1.0);
+    seen.becomes(world, &names::DEVICES_SEEN, &[("class", "personal_offnet")], 1.0);
+    seen.reaches(world, &names::DEVICES_SEEN, &[("class", "blind")], 1.0);
+    // The slow head took longer than the learning.
+    let mut client = RawTls::connect(&world.proxy, &world.lab, "wiki.localhost", Some(&world.laptop));
+    client.ask("GET / HTTP/1.1\r\nHost: wiki.localhost\r\n\r\n");
+    seen.reaches(world, &names::DRIFT, &[("event", "raised")], 1.0);
+    seen.becomes(world, &names::DEVICES_DRIFTING, &[], 1.0);
+    let mut client = RawTls::connect(&world.proxy, &world.lab, "wiki.localhost", None);
+    client.ask("GET / HTTP/1.1\r\nHost: wiki.localhost\r\n\r\n");
+    seen.reaches(world, &names::MEMORY_OVERFLOW, &[("table", "census")], 1.0);
+    assert_eq!(world.proxy.metrics().sum(names::MEMORY_OVERFLOW.name, &[("table", "baseline")]), 0.0);
 }
 
 fn connections(world: &World, seen: &mut Exercised) {

@@ -18,15 +18,17 @@ use super::State;
 
 const PATHS: &str = "/metrics  metrics in the Prometheus text format\n\
                      /livez    200 as long as the program serves\n\
-                     /readyz   200 when it is ready for traffic, else 503 and why not\n";
+                     /readyz   200 when it is ready for traffic, else 503 and why not\n\
+                     /api/v1/devices/blind  devices without a record, grouped by what they show, as JSON\n";
 
-/// `/metrics`, `/livez` and `/readyz` for GET and HEAD. `local` is the address that the connection came in on: a name that the client may use for it
+/// Its paths, for GET and HEAD. `local` is the address that the connection came in on: a name that the client may use for it
 /// beside loopback.
 pub fn router(state: State, local: IpAddr) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(async || text(StatusCode::OK, "ok\n")))
         .route("/readyz", get(ready))
+        .route("/api/v1/devices/blind", get(blind))
         .fallback(async || text(StatusCode::NOT_FOUND, format!("nothing here; the paths are:\n{PATHS}")))
         .layer(from_fn(move |request, next| guard(local, request, next)))
         .with_state(state)
@@ -49,6 +51,13 @@ async fn ready(Extract(state): Extract<State>) -> Response {
         return text(StatusCode::OK, "ok\n");
     }
     text(StatusCode::SERVICE_UNAVAILABLE, missing.iter().fold("not ready:\n".to_owned(), |list, reason| format!("{list}- {reason}\n")))
+}
+
+async fn blind(Extract(state): Extract<State>) -> Response {
+    match (state.blind)().await {
+        Some(census) => answer(StatusCode::OK, "application/json", census),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "the device store cannot be read; the log says why\n"),
+    }
 }
 
 /// What holds for every path, known or not.

@@ -1,4 +1,4 @@
-//! The admin listener: metrics and health, for machines.
+//! The admin listener: metrics, health and the census of blind devices, for machines.
 //!
 //! It asks nobody who they are: it listens on loopback, and whoever may run programs on this machine may read it. A web page in this machine's
 //! browser must not, even when its owner points a name of theirs at 127.0.0.1 (DNS rebinding); so a request whose Host is neither `localhost`, nor a
@@ -8,6 +8,7 @@ mod answer;
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +40,12 @@ pub struct State {
     /// Why the program is not ready, one reason a line, in words for an operator; empty is ready. Called for each request to `/readyz`: it must not
     /// block.
     pub ready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// The census of blind devices as JSON. `None`: the store cannot be read.
+    pub blind: Arc<dyn Fn() -> Telling + Send + Sync>,
 }
+
+/// A text that takes a moment.
+pub type Telling = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
 /// Serves until `shutdown` resolves. One request a connection: scrapes are seconds apart, and a connection that is never idle needs no rules for
 /// idling. A client that is slow to ask or to read is cut; none can hold up another.
@@ -126,7 +132,11 @@ mod tests {
         visits.inc();
         let missing = Arc::new(Mutex::new(Vec::new()));
         let listed = Arc::clone(&missing);
-        let state = State { registry: Arc::new(registry), ready: Arc::new(move || listed.lock().unwrap().clone()) };
+        let state = State {
+            registry: Arc::new(registry),
+            ready: Arc::new(move || listed.lock().unwrap().clone()),
+            blind: Arc::new(|| Box::pin(async { None })),
+        };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,8 +1,10 @@
 //! `vestibule devices`: the device store, for people and scripts.
 
+mod memory;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Read, Write as _};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use super::failure::Failure;
+use super::print::{ago, print, print_bytes, table};
 use crate::config;
 use crate::model::{Device, DeviceState, Observation, Ownership};
 use crate::policy::draft::Source;
@@ -18,6 +21,7 @@ use crate::posture::Error;
 use crate::posture::edit::{Edit, MANUAL, Op, Seen, Voice};
 use crate::posture::import::{Format, Import, SIZE_MAX};
 use crate::posture::record::{self, Json};
+use crate::posture::store::memory::Saying;
 use crate::posture::store::{Absent, Access, Filter, Store, Writing, Written};
 use crate::posture::values::{self, By, Terms, Wrong};
 
@@ -31,6 +35,8 @@ Examples:
   vestibule devices -c vestibule.yaml set laptop-1 keys+=cert:laptop-1.pem posture.disk_encrypted=ok
   vestibule devices -c vestibule.yaml import fleet.csv
   vestibule devices -c vestibule.yaml revoke laptop-1 --lost
+  vestibule devices -c vestibule.yaml baseline laptop-1 --accept
+  vestibule devices -c vestibule.yaml blind --format csv
   vestibule devices --store sqlite://data/vestibule.db list --format csv > backup.csv";
 
 /// Look into and change the device store
@@ -80,7 +86,7 @@ enum Command {
         format: Shape,
     },
 
-    /// Print one device with its keys, its facts and their ages
+    /// Print one device with its keys, its facts and their ages, and the stacks it speaks
     Show {
         /// The device
         id: String,
@@ -121,6 +127,26 @@ enum Command {
         /// Out of service for good
         #[arg(long)]
         retired: bool,
+    },
+
+    /// Print the stacks that a device speaks, or every device that drifts; accept or forget them
+    Baseline {
+        /// [default: every device that drifts]
+        id: Option<String>,
+        /// Every stack that was seen is the device's own: ends its drift
+        #[arg(long, requires = "id", conflicts_with = "forget")]
+        accept: bool,
+        /// Drop what was learned, and learn anew
+        #[arg(long, requires = "id")]
+        forget: bool,
+        #[arg(long, value_enum, default_value_t = Shape::Table)]
+        format: Shape,
+    },
+
+    /// Print the devices without a record, grouped by what they show
+    Blind {
+        #[arg(long, value_enum, default_value_t = Shape::Table)]
+        format: Shape,
     },
 }
 
@@ -176,9 +202,12 @@ pub fn run(args: Args) -> Result<(), Failure> {
             let store = place.open(Access::Read)?;
             let Some(device) = store.device(&id)? else { return Err(Error::NoDevice { nearest: store.nearest(&id)?, id }.into()) };
             match format {
-                Shape::Table => print(&show(&device, place.sources.as_deref(), now)),
+                Shape::Table => {
+                    let stacks = memory::stacks(store.remembered_of(&id)?.as_ref(), now);
+                    print(&format!("{}\n{stacks}", show(&device, place.sources.as_deref(), now)))
+                }
                 Shape::Csv => print_bytes(&record::csv(std::slice::from_ref(&device))?),
-                Shape::Json => print(&format!("{}\n", Json::of(&device).pretty())),
+                Shape::Json => print(&memory::shown(Json::of(&device), store.remembered_of(&id)?.as_ref())),
             }
         }
         Command::Set { id, changes, create } => {
@@ -214,6 +243,23 @@ pub fn run(args: Args) -> Result<(), Failure> {
             let already = if written.unchanged > 0 { " already" } else { "" };
             print(&format!("{id}: {}{already}\n", state.as_str()))
         }
+        Command::Baseline { id: None, format, .. } => memory::baseline(&place.open(Access::Read)?, None, format, now),
+        Command::Baseline { id: Some(id), accept, forget, format } => {
+            let saying = match (accept, forget) {
+                (true, _) => Some(Saying::Accepted),
+                (_, true) => Some(Saying::Forgotten),
+                _ => None,
+            };
+            let mut store = place.open(if saying.is_some() { Access::Write } else { Access::Read })?;
+            if store.device(&id)?.is_none() {
+                return Err(Error::NoDevice { nearest: store.nearest(&id)?, id }.into());
+            }
+            match saying {
+                Some(what) => memory::say(&mut store, &id, what, &by, now),
+                None => memory::baseline(&store, Some(&id), format, now),
+            }
+        }
+        Command::Blind { format } => memory::census(&place.open(Access::Read)?, format, now),
     }
 }
 
@@ -461,53 +507,6 @@ fn expired(seen: &Observation, sources: Option<&[Source]>, now: Timestamp) -> bo
     seen.expires_at.is_some_and(|ends| ends <= now) || ttl.is_some_and(|ttl| age >= ttl)
 }
 
-fn ago(at: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(at).as_secs().max(0);
-    match seconds {
-        0..60 => format!("{seconds} s ago"),
-        60..3600 => format!("{} min ago", seconds / 60),
-        3600..172_800 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} d ago", seconds / 86_400),
-    }
-}
-
-/// Columns as wide as their widest cell; control characters, which a record edited by hand may hold, are written out.
-fn table(rows: &[Vec<String>]) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
-    let clean = |cell: &String| cell.chars().map(shown).collect::<String>();
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(clean).collect()).collect();
-    let mut widths: Vec<usize> = Vec::new();
-    for row in &rows {
-        widths.resize(widths.len().max(row.len()), 0);
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            let _ = write!(line, "{cell:<width$}  ");
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    print_bytes(text.as_bytes())
-}
-
-/// A reader that has seen enough (`| head`) is no failure.
-fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure(format!("standard output: {error}"))),
-        _ => Ok(()),
-    }
-}
-
 fn state(word: &str) -> Result<DeviceState, Wrong> {
     values::one_of("state", word, &DeviceState::ALL, DeviceState::as_str)
 }
@@ -519,26 +518,6 @@ fn ownership(word: &str) -> Result<Ownership, Wrong> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-        assert_eq!(
-            table(&[row(["A", "B", "C"]), row(["é", "two", ""]), row(["x\u{1b}[2J", "", "c"])]),
-            "A           B    C\né           two\nx\\u{1b}[2J       c\n"
-        );
-    }
-
-    #[test]
-    fn ages_are_said_in_one_unit() {
-        let now: Timestamp = "2026-11-22T08:00:00Z".parse().unwrap();
-        let said = |seconds: i64| ago(now - Duration::from_secs(seconds.unsigned_abs()), now);
-        assert_eq!(
-            [0, 59, 60, 3599, 3600, 172_799, 172_800].map(said).join(", "),
-            "0 s ago, 59 s ago, 1 min ago, 59 min ago, 1 h ago, 47 h ago, 2 d ago"
-        );
-        assert_eq!(ago(now + Duration::from_secs(60), now), "0 s ago");
-    }
 
     #[test]
     fn a_fact_expires_at_the_earlier_of_two_ends() {

@@ -8,6 +8,7 @@ mod devices;
 mod explain;
 mod failure;
 pub mod lab_ca;
+mod print;
 mod run;
 mod schema;
 pub mod scrape;

@@ -22,7 +22,12 @@ pub static ROOT: Shape = Shape {
         key("version", Count { min: 1, max: 1 }, Required, "The version of this format."),
         key("workers", CountOr("auto", 1, 1024), Default("auto"), "Single-threaded workers. `auto`: one per CPU that the process may use."),
         key("listeners", Some(&Kind::Shape(&LISTENER)), Required, "Where clients connect."),
-        key("admin", Kind::Shape(&ADMIN), Absent("the defaults of its keys"), "The admin listener: `/metrics`, `/livez`, `/readyz`."),
+        key(
+            "admin",
+            Kind::Shape(&ADMIN),
+            Absent("the defaults of its keys"),
+            "The admin listener: `/metrics`, `/livez`, `/readyz`, `/api/v1/devices/blind`.",
+        ),
         key("limits", Kind::Shape(&LIMITS), Absent("the defaults of its keys"), "Limits on what clients and apps can cost."),
         key("store", Kind::Shape(&STORE), Required, "The device store."),
         key("decision_log", Kind::Shape(&DECISION_LOG), Absent("no decision log"), "One JSON line a request."),

@@ -3,6 +3,7 @@
 mod chatter;
 mod crowd;
 mod first;
+mod gathered;
 mod leash;
 mod opening;
 mod serve;

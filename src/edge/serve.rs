@@ -23,6 +23,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::first::First;
+use super::gathered::{Turns, gathered};
 use super::leash::{Busy, FLOOD, Held, Leash, Order, Watched};
 use super::opening::{self, NoHello, Replayed};
 use super::{Edge, Entrance, PanicGuard, Setup, socket};
@@ -185,7 +186,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
 }
 
 async fn http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(edge: &Rc<Edge>, conn: Rc<Conn>, stream: S, leash: &Rc<Leash>) {
-    let io = TokioIo::new(Watched::http2(stream, Rc::clone(leash)).shown_to(First::http2(edge, &conn)));
+    let (io, release) = gathered(Watched::http2(stream, Rc::clone(leash)).shown_to(First::http2(edge, &conn)));
     let held = (Rc::clone(&conn), Rc::clone(leash));
     let service = service_fn(move |request| {
         let (conn, leash) = (Rc::clone(&held.0), Rc::clone(&held.1));
@@ -200,9 +201,9 @@ async fn http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(edge: &Rc<Edge>, con
         .initial_connection_window_size(1 << 20)
         // What a client that reads nothing can make us keep, for each of its streams.
         .max_send_buf_size(128 << 10)
-        .serve_connection(io, service);
-    let serving = pin!(serving);
-    let ended = heeding(leash, serving, |serving| serving.graceful_shutdown()).await;
+        .serve_connection(TokioIo::new(io), service);
+    let turns = pin!(Turns::new(serving, release));
+    let ended = heeding(leash, turns, |turns| turns.connection().graceful_shutdown()).await;
     count_end(edge, ended);
 }
 

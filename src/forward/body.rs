@@ -2,12 +2,14 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -55,10 +57,45 @@ impl Flow {
     }
 }
 
+/// The rest of an HTTP/2 request that is answered already, from its drop on: read and thrown away, so far and so long. Without the rest our RST_STREAM
+/// follows the answer at once (RFC 9113 section 8.1), and widespread clients (curl before 8) take that for a failed request.
+pub struct Rest {
+    /// Gone from its drop on.
+    incoming: Option<Incoming>,
+    http2: bool,
+}
+
+impl Rest {
+    const BYTES: usize = 256 << 10;
+    const TIME: Duration = Duration::from_secs(2);
+
+    /// HTTP/1 has no need of it: there the connection ends, in its own way.
+    pub fn of(incoming: Incoming, version: Version) -> Self {
+        Self { incoming: Some(incoming), http2: version == Version::HTTP_2 }
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        let Some(mut incoming) = self.incoming.take().filter(|incoming| self.http2 && !incoming.is_end_stream()) else { return };
+        let mut left = Self::BYTES;
+        let drained = poll_fn(move |cx| {
+            while let Some(Ok(frame)) = ready!(Pin::new(&mut incoming).poll_frame(cx)) {
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                if left == 0 {
+                    break;
+                }
+            }
+            Poll::Ready(())
+        });
+        tokio::task::spawn_local(tokio::time::timeout(Self::TIME, drained));
+    }
+}
+
 /// The client's body on its way to the app: at most so many bytes, and no trailers.
 pub(super) enum RequestBody {
     Empty,
-    Incoming { incoming: Incoming, left: u64, flow: Rc<Flow> },
+    Incoming { rest: Rest, left: u64, flow: Rc<Flow> },
 }
 
 /// Why a request's body was broken off; what matters is in the `Flow`.
@@ -68,12 +105,12 @@ pub(super) struct BrokenOff;
 
 impl RequestBody {
     /// The flow is `None` for a body that is empty.
-    pub(super) fn new(incoming: Incoming, most: u64, now: Instant) -> (Self, Option<Rc<Flow>>) {
+    pub(super) fn new(incoming: Incoming, version: Version, most: u64, now: Instant) -> (Self, Option<Rc<Flow>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
         let flow = Flow::new(now);
-        (Self::Incoming { incoming, left: most, flow: Rc::clone(&flow) }, Some(flow))
+        (Self::Incoming { rest: Rest::of(incoming, version), left: most, flow: Rc::clone(&flow) }, Some(flow))
     }
 }
 
@@ -82,7 +119,7 @@ impl http_body::Body for RequestBody {
     type Error = BrokenOff;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let Self::Incoming { incoming, left, flow } = &mut *self else { return Poll::Ready(None) };
+        let Self::Incoming { rest: Rest { incoming: Some(incoming), .. }, left, flow } = &mut *self else { return Poll::Ready(None) };
         if flow.stopped.get() || flow.fault.get().is_some() {
             return Poll::Ready(Some(Err(BrokenOff)));
         }
@@ -126,14 +163,14 @@ impl http_body::Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Incoming { incoming, .. } => incoming.is_end_stream(),
+            Self::Incoming { rest, .. } => rest.incoming.as_ref().is_none_or(Incoming::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Incoming { incoming, .. } => incoming.size_hint(),
+            Self::Incoming { rest, .. } => rest.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default(),
         }
     }
 }

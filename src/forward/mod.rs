@@ -18,7 +18,7 @@ mod upstreams;
 #[cfg(test)]
 mod tests;
 
-pub use body::{Body, Cut, End, Ended};
+pub use body::{Body, Cut, End, Ended, Rest};
 pub use failure::{Broken, Failure};
 pub use order::{Client, Identity, Order};
 pub use rates::{Rates, RetryAfter, Subject};

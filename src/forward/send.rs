@@ -120,11 +120,12 @@ impl<'a> Exchange<'a> {
         let rotation = app.rotation(begun);
         let empty = http_body::Body::is_end_stream(&incoming);
         let mut again = (empty && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)).then(|| Copied::of(&head));
+        let version = head.version;
         hygiene::toward_app(&mut head, order, rotation.first().and_then(|target| target.host.as_ref()), length);
         if let Some(copied) = &mut again {
             copied.trace = head.headers.get(&hygiene::TRACEPARENT).cloned();
         }
-        let (body, flow) = RequestBody::new(incoming, limit.unwrap_or(u64::MAX), begun);
+        let (body, flow) = RequestBody::new(incoming, version, limit.unwrap_or(u64::MAX), begun);
         Ok(Self {
             begun: Some(begun),
             request: Some(Request::from_parts(head, body)),

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 
 use super::memo::Ruling;
 use super::{Ask, Conn, House, Unasked, refused};
-use crate::forward::{self, Body, Failure, Order, Subject};
+use crate::forward::{self, Body, Failure, Order, Rest, Subject};
 use crate::model::{Effect, RestrictionKey};
 use crate::policy::{AppId, Permit};
 use crate::portal::{self, App, Form, Refusal};
@@ -16,7 +16,7 @@ use crate::record::{Case, Labels, Visit, own};
 use crate::request::wants_upgrade;
 
 /// Answers what is not decided, and records it under no app: the label of what a stranger asks for must not grow with what strangers ask for.
-pub fn turn_away(conn: &Conn, house: &House, request: &Request<Incoming>, unasked: &Unasked, visit: &mut Visit) -> Response<Body> {
+pub fn turn_away(conn: &Conn, house: &House, request: Request<Incoming>, unasked: &Unasked, visit: &mut Visit) -> Response<Body> {
     let reason = unasked.reason().to_string();
     let redirects = matches!(unasked, Unasked::Redirect(_));
     let (app, effect) = if redirects { ("portal", Effect::Forward) } else { ("none", Effect::Block) };
@@ -37,9 +37,10 @@ pub fn turn_away(conn: &Conn, house: &House, request: &Request<Incoming>, unaske
         Unasked::LogUnavailable => Refusal::LogUnavailable { app: None },
         Unasked::Redirect(to) => return redirect(to),
     };
+    let version = request.version();
     let mut answer = page(&refusal, request, visit);
     if matches!(unasked, Unasked::Malformed(_) | Unasked::Upgrade) {
-        ends_here(request.version(), &mut answer);
+        ends_here(version, &mut answer);
     }
     answer
 }
@@ -57,11 +58,13 @@ fn redirect(to: &str) -> Response<Body> {
 }
 
 /// A page of our own, in the form that the client asked for.
-pub fn page(refusal: &Refusal<'_>, request: &Request<Incoming>, visit: &Visit) -> Response<Body> {
+pub fn page(refusal: &Refusal<'_>, request: Request<Incoming>, visit: &Visit) -> Response<Body> {
     let mut answer = own_page(refusal, visit, (Form::wanted(request.headers()), request.method() == Method::HEAD));
     if wants_upgrade(request.headers(), request.method()) {
         ends_here(request.version(), &mut answer);
     }
+    let version = request.version();
+    drop(Rest::of(request.into_body(), version));
     answer
 }
 

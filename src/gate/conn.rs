@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::memo::Memo;
+use super::remember::Remembered;
 use super::sight::Sighted;
 use super::{Core, House};
 use crate::forward::Client;
@@ -68,6 +69,7 @@ pub(super) struct State {
     /// Changes whenever `claims` does.
     claimed: u64,
     pub sighted: Sighted,
+    pub remembered: Remembered,
     pub memo: Memo,
     /// Of the last request: browsers stay with one.
     host: Option<Host>,
@@ -97,6 +99,7 @@ impl Conn {
             claims: Rc::default(),
             claimed: 0,
             sighted: Sighted::default(),
+            remembered: Remembered::default(),
             memo: Memo::default(),
             host: None,
         };
@@ -216,7 +219,7 @@ mod tests {
     use crate::gate::Rules;
     use crate::identify::ClientTrust;
     use crate::policy::Policy;
-    use crate::posture::Posture;
+    use crate::posture::{Memory, Posture};
     use crate::record::{Desk, Record, Writer};
 
     const YAML: &str = r#"
@@ -234,6 +237,7 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
         std::fs::write(&file, YAML.replace("NETWORK", &format!("net-{serial}"))).unwrap();
         let configuration = config::load(&file).unwrap().configuration;
         let posture = posture.cloned().unwrap_or_else(|| Arc::new(Posture::open(&configuration.store, Vec::new()).unwrap()));
+        let memory = Arc::new(Memory::open(&configuration.store, configuration.fingerprints.memory).unwrap());
         let up = Up::new(&configuration.routes);
         let upstreams = Upstreams::new(&configuration.routes, &configuration.limits, &up);
         let rules = Rules {
@@ -245,6 +249,7 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
             known: configuration.known,
             middleboxes: Arc::default(),
             trust: trust.map(|trust| (Arc::from("edge"), Arc::new(trust))).into_iter().collect(),
+            memory,
             posture,
             rates: Arc::new(Rates::new(1)),
             up,

@@ -32,17 +32,25 @@ struct MadeOf {
     standing: u64,
     claims: u64,
     turns: u64,
+    drift: bool,
 }
 
 impl Conn {
     /// The wire identified, and these claims and this standing held against it. Numbers are compared, and nothing else is done, while nothing changed.
-    pub(super) fn sight(&self, house: &House, known: &Known, (sides, claimed): (&Sides, u64), now: Instant) -> (Rc<Sight>, u64) {
+    pub(super) fn sight(
+        &self,
+        house: &House,
+        known: &Known,
+        (sides, claimed): (&Sides, u64),
+        drift: bool,
+        now: Instant,
+    ) -> (Rc<Sight>, u64) {
         let rules = &house.rules;
-        let made_of = MadeOf { rules: rules.serial, standing: known.serial, claims: claimed, turns: rules.middleboxes.turns() };
+        let made_of = MadeOf { rules: rules.serial, standing: known.serial, claims: claimed, turns: rules.middleboxes.turns(), drift };
         let mut state = self.state.borrow_mut();
         let sighted = &mut state.sighted;
         if sighted.made_of != Some(made_of) {
-            let sight = self.look(rules, self.identified(sighted, rules), known, sides, now);
+            let sight = Sight { drift, ..self.look(rules, self.identified(sighted, rules), known, sides, now) };
             self.core.desk.contradicted(sight.comparison.contradictions, &mut sighted.counted);
             if sighted.serial == 0 || *sighted.sight != sight {
                 sighted.sight = Rc::new(sight);

@@ -141,7 +141,8 @@ impl Census {
         self.groups.retain(|_, entry| now.duration_since(entry.last) <= limits.keep.try_into().unwrap_or(jiff::SignedDuration::MAX));
     }
 
-    pub fn len(&self) -> usize {
+    /// How many groups there are.
+    pub fn size(&self) -> usize {
         self.groups.len()
     }
 
@@ -255,7 +256,7 @@ mod tests {
         // More of each than any honest group has, but in one hour.
         for id in 1000..51_000 {
             (0..4).for_each(|_| see(&mut census, id, at(48)));
-            assert!(census.len() <= LIMITS.entries);
+            assert!(census.size() <= LIMITS.entries);
         }
         assert!((0..50).all(|id| census.groups.contains_key(&id)), "those who come every day are there");
         let batch = census.take();
@@ -295,8 +296,8 @@ mod tests {
         see(&mut census, 1, at(0));
         see(&mut census, 2, at(700));
         census.forget(at(721), &LIMITS);
-        assert_eq!(census.len(), 1);
+        assert_eq!(census.size(), 1);
         census.count(3, || group("curl"), &WIKI, at(721), &Limits { entries: 0, ..LIMITS });
-        assert_eq!(census.len(), 1);
+        assert_eq!(census.size(), 1);
     }
 }

@@ -9,7 +9,7 @@ use crate::model::{Device, DeviceState, Fact, Key, KeyKind, Observation, Ownersh
 pub const FIELDS: [&str; 12] = ["id", "name", "user", "team", "tags", "ownership", "onnet", "state", "os", "os_version", "model", "keys"];
 
 /// Fields that the store keeps by itself. Files that `list` wrote hold them; an import does not use them.
-pub const KEPT: [&str; 5] = ["state_by", "state_at", "created_at", "updated_at", "seq"];
+pub const KEPT: [&str; 7] = ["state_by", "state_at", "created_at", "updated_at", "seq", "drift", "stacks"];
 
 /// The source of facts that nobody names a source for.
 pub const MANUAL: &str = "manual";

@@ -139,6 +139,7 @@ impl Memory {
     /// From now on these limits hold.
     pub fn limit(&self, limits: config::Memory) {
         self.shared.limits.store(Arc::new(limits));
+        self.shared.restless.store(true, Relaxed);
         self.shared.generation.fetch_add(1, Relaxed);
     }
 
@@ -235,19 +236,22 @@ impl Shared {
             entry.pending.get_or_insert_default();
         }
         let verdict = stack.map(|stack| {
-            let (verdict, write) = entry.speaks(stack, &self.fleet.load(), now, (&limits.baseline, touch));
-            if write {
+            let (verdict, before) = entry.speaks(stack, &self.fleet.load(), now, &limits.baseline);
+            let changed = before.is_none_or(|before| before.own == verdict.is_drift());
+            if changed || before.is_some_and(|before| past(before.last, now) >= touch) {
                 let texts = texts(sighting, is_hashed(limits.hash, device));
                 entry.pending.get_or_insert_default().stacks.push((stack, texts));
             }
-            (verdict, write)
+            (verdict, changed)
         });
         if clean && entry.pending.is_some() {
             dirty.push(device.id.as_str().into());
         }
         drop(shard);
-        let Some((verdict, true)) = verdict else { return verdict.is_some_and(|(verdict, _)| verdict.is_drift()) };
-        self.tell(verdict, device, sighting);
+        let Some((verdict, changed)) = verdict else { return false };
+        if changed {
+            self.tell(verdict, device, sighting);
+        }
         verdict.is_drift()
     }
 
@@ -289,10 +293,10 @@ impl Shared {
         let visitor =
             Visitor { app: sighting.app, owner: sighting.owner, peer: keyed(&key, Layer::Peer, &peer), arrives: sighting.arrives };
         let mut census = held(&self.census);
-        let before = census.len();
+        let before = census.size();
         census.count(id, group, &visitor, now, &limits.census);
         self.stats.groups_overflowed.store(census.overflowed, Relaxed);
-        if census.len() != before {
+        if census.size() != before {
             self.restless.store(true, Relaxed);
         }
     }
@@ -323,8 +327,8 @@ impl Entry {
         Self { seen: now, saved: Timestamp::UNIX_EPOCH, class: None, baseline: None, epoch: 0, pending: None }
     }
 
-    /// What the rule says, and whether that is worth writing down.
-    fn speaks(&mut self, stack: Stack, fleet: &Fleet, now: Timestamp, (limits, touch): (&config::Baseline, Duration)) -> (Verdict, bool) {
+    /// What the rule says, and what was known of this stack before.
+    fn speaks(&mut self, stack: Stack, fleet: &Fleet, now: Timestamp, limits: &config::Baseline) -> (Verdict, Option<Spoken>) {
         let mut gone = Vec::new();
         if self.baseline.as_ref().is_some_and(|baseline| baseline.is_over(now, limits)) {
             gone.extend(self.baseline.take().into_iter().flat_map(|baseline| baseline.stacks).map(|spoken| spoken.stack));
@@ -336,8 +340,7 @@ impl Entry {
         if !gone.is_empty() {
             self.pending.get_or_insert_default().gone.extend(gone);
         }
-        let same = |before: Spoken| before.own != verdict.is_drift() && past(before.last, now) < touch;
-        (verdict, !before.is_some_and(same))
+        (verdict, before)
     }
 
     fn take(&mut self, id: &str) -> Option<Remembered> {
@@ -430,3 +433,6 @@ fn past(at: Timestamp, now: Timestamp) -> Duration {
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

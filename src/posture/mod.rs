@@ -1,6 +1,7 @@
 //! The device store, its cache and its feed of changes.
 
 pub mod baseline;
+pub mod blind;
 mod cache;
 pub mod census;
 pub mod certificate;

@@ -90,10 +90,6 @@ impl<'a> Json<'a> {
         // A struct of texts, numbers and maps with text keys always has a JSON form.
         serde_json::to_string(self).unwrap_or_default()
     }
-
-    pub fn pretty(&self) -> String {
-        serde_json::to_string_pretty(self).unwrap_or_default()
-    }
 }
 
 impl<'a> JsonFact<'a> {

@@ -62,6 +62,14 @@ metrics! {
         "1 when the device store answered last, 0 when it did not.";
     STORE_LAG = Kind::Gauge, "vestibule_store_lag_seconds", [],
         "Time since the store's feed of changes was last read to its end.";
+    DEVICES_SEEN = Kind::Gauge, "vestibule_devices_seen", ["class"],
+        "Devices seen within the census' retention, by class; of the blind an estimate.";
+    DEVICES_DRIFTING = Kind::Gauge, "vestibule_devices_drifting", [],
+        "Devices with a drift that nobody cleared.";
+    DRIFT = Kind::Counter, "vestibule_drift_total", ["event"],
+        "Drifts: raised, and ended because the fleet made the same change or because they settled.";
+    MEMORY_OVERFLOW = Kind::Counter, "vestibule_memory_overflow_total", ["table"],
+        "Sightings of devices that found no room in the baseline, and groups of the census that made room.";
     CONFIG_RELOAD = Kind::Counter, "vestibule_config_reload_total", ["result"],
         "Configuration reloads; a failed one leaves the old configuration in force.";
     CONFIG_LAST_GOOD = Kind::Gauge, "vestibule_config_last_good_timestamp_seconds", [],

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::Site;
 use crate::admin;
 use crate::gate::Rules;
+use crate::posture::{self, Memory};
 use crate::record::{Record, names};
 
 #[derive(Debug)]
@@ -46,10 +47,11 @@ impl Office {
 
 async fn work(site: &Weak<Site>, socket: TcpListener, mut stopped: watch::Receiver<bool>) {
     let Some(there) = site.upgrade() else { return };
-    let ready = site.clone();
+    let (ready, asked) = (site.clone(), site.clone());
     let state = admin::State {
         registry: Arc::new(there.record.registry.clone()),
         ready: Arc::new(move || ready.upgrade().map_or_else(|| vec!["the proxy has stopped".to_owned()], |site| site.not_ready())),
+        blind: Arc::new(move || Box::pin(blind(asked.upgrade().map(|site| Arc::clone(&site.rules.load().memory))))),
     };
     drop(there);
     let serving = async {
@@ -64,6 +66,10 @@ async fn work(site: &Weak<Site>, socket: TcpListener, mut stopped: watch::Receiv
         () = watch_files(site) => {}
         _ = stopped.wait_for(|stop| *stop) => {}
     }
+}
+
+async fn blind(memory: Option<Arc<Memory>>) -> Option<String> {
+    Some(posture::blind::json(&memory?.census().await?))
 }
 
 /// How often files are looked at. Looking, rather than being told by the kernel, also sees what happens behind symbolic links and on
@@ -121,4 +127,29 @@ pub fn measure_posture(record: &Record, rules: &Arc<ArcSwap<Rules>>) -> Result<(
     record.scraped(&names::STORE_UP, move || vec![(Vec::new(), f64::from(u8::from(at.load().posture.stats().up())))])?;
     let at = Arc::clone(rules);
     record.scraped(&names::STORE_LAG, move || vec![(Vec::new(), at.load().posture.stats().lag().as_secs_f64())])
+}
+
+/// What is remembered of devices, read off the memory in force.
+#[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
+pub fn measure_memory(record: &Record, rules: &Arc<ArcSwap<Rules>>) -> Result<(), prometheus::Error> {
+    let at = Arc::clone(rules);
+    record.scraped(&names::DEVICES_SEEN, move || {
+        at.load().memory.stats().seen().into_iter().map(|(class, count)| (vec![class.to_string()], count as f64)).collect()
+    })?;
+    let at = Arc::clone(rules);
+    record.scraped(&names::DEVICES_DRIFTING, move || vec![(Vec::new(), at.load().memory.stats().drifting.load(Relaxed) as f64)])?;
+    let at = Arc::clone(rules);
+    record.scraped(&names::DRIFT, move || {
+        let rules = at.load();
+        let stats = rules.memory.stats();
+        let counts = [("raised", &stats.raised), ("fleet", &stats.fleet), ("settled", &stats.settled)];
+        counts.into_iter().map(|(event, count)| (vec![event.to_owned()], count.load(Relaxed) as f64)).collect()
+    })?;
+    let at = Arc::clone(rules);
+    record.scraped(&names::MEMORY_OVERFLOW, move || {
+        let rules = at.load();
+        let stats = rules.memory.stats();
+        let counts = [("baseline", &stats.devices_overflowed), ("census", &stats.groups_overflowed)];
+        counts.into_iter().map(|(table, count)| (vec![table.to_owned()], count.load(Relaxed) as f64)).collect()
+    })
 }

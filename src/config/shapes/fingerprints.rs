@@ -43,9 +43,9 @@ pub static FINGERPRINTS: Shape = Shape {
             "hash",
             Word(&["personal", "all", "none"]),
             Default("personal"),
-            "Whose fingerprints the store keeps as keyed hashes instead of texts: those of personal devices and of blind ones, which may be personal; of all; of \
-             none. Names of stacks and systems stay readable. A hash is good for comparing, and for nothing else to whoever has it alone; the key is in the \
-             store.",
+            "Whose fingerprints the store keeps as keyed hashes instead of texts. `personal`: those of every device that is not recorded as corporate, and of \
+             blind ones, which may be anybody's. `all`, `none`: of all, of none. Names of stacks and systems stay readable. A hash tells whether two are the \
+             same, and nothing else to whoever has it alone: exports, the API. The store has the key too: whoever has the file can try what is known.",
         ),
         key(
             "baseline",

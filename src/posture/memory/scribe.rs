@@ -195,8 +195,9 @@ impl Shared {
                 let Some(since) = one.since else { return };
                 let baseline = entry.baseline.get_or_insert_with(|| Baseline::begin(since));
                 baseline.since = baseline.since.min(since);
-                let changed = stacks.fold(false, |changed, spoken| merge(&mut baseline.stacks, spoken) || changed);
-                if !changed {
+                // All of them are merged, whatever the first is.
+                let news = stacks.filter(|spoken| merge(&mut baseline.stacks, *spoken)).count();
+                if news == 0 {
                     return;
                 }
             }

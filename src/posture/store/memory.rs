@@ -109,7 +109,7 @@ impl Store {
     pub fn memory(&self) -> Result<Option<Head>, Error> {
         let Self::Sqlite(store) = self;
         store.run(|sql| {
-            if !sql.table_exists(None, "memory")? {
+            if !sql.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'memory'")?.exists([])? {
                 return Ok(None);
             }
             let head = |row: &Row<'_>| Ok(Head { rev: row.get(0)?, key: row.get(1)? });

@@ -6,6 +6,8 @@ mod schema;
 mod sqlite;
 #[cfg(test)]
 mod suite;
+#[cfg(test)]
+mod suite_memory;
 
 use std::path::Path;
 use std::time::Duration;

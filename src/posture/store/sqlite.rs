@@ -476,6 +476,35 @@ mod tests {
     }
 
     #[test]
+    fn a_store_of_the_schema_before_is_read_as_it_is_and_migrated_by_whoever_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("devices.db");
+        {
+            // As the version before left it.
+            let sql = Connection::open(&path).unwrap();
+            sql.execute_batch(MIGRATIONS[0]).unwrap();
+            sql.execute_batch(
+                "UPDATE head SET seq = 1;
+                 INSERT INTO device (id, tags, state, state_by, state_at, created_at, updated_at, seq)
+                 VALUES ('a', '[]', 'approved', 'ada', '2026-11-22T08:00:00.000Z', '2026-11-22T08:00:00.000Z', '2026-11-22T08:00:00.000Z', 1)",
+            )
+            .unwrap();
+            sql.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+            sql.pragma_update(None, "user_version", 1).unwrap();
+        }
+        let store = crate::posture::store::Store::open(&path, Access::Read, PATIENCE).unwrap();
+        assert!(store.device("a").unwrap().is_some());
+        assert_eq!((store.memory().unwrap(), store.remembered_of("a").unwrap()), (None, None));
+        assert!(store.blind().unwrap().is_empty() && store.drifting().unwrap().is_empty());
+        let first = crate::posture::store::Store::open(&path, Access::Write, PATIENCE).unwrap().memory().unwrap().unwrap();
+        assert_ne!(first.key, [0; 32]);
+        let again = crate::posture::store::Store::open(&path, Access::Write, PATIENCE).unwrap();
+        assert_eq!(again.memory().unwrap(), Some(first), "migrated once");
+        assert_eq!((again.device("a").unwrap().unwrap().seq, again.head().unwrap().seq), (1, 1));
+        assert!(store.remembered_of("a").unwrap().is_none() && store.memory().unwrap().is_some(), "the reader sees it too");
+    }
+
+    #[test]
     fn a_damaged_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("devices.db");
