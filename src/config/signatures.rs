@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use super::obj::Obj;
 use super::report::{Findings, Place, Report};
 use super::shape::Kind::{Flag, List, Name, Some as Few, Text, Word};
-use super::shape::Need::{Absent, Default as Usual, Required};
+use super::shape::Need::{Absent, Required};
 use super::shape::{Key, Kind, Need, Shape};
 use super::yaml::{self, Node, Value, short};
 use super::{text, walk};
@@ -44,10 +44,10 @@ static ROW: Shape = Shape {
             "Major versions of the family that the stack is named for, `133+` or `91-132`: Chrome's for all that is built on Chromium.",
         ),
         key(
-            "definite",
-            Flag,
-            Usual("false"),
-            "`true`: nobody outside `versions` sends this, so a claim of another version is a contradiction.",
+            "possible",
+            Text("range"),
+            Absent("any"),
+            "Versions outside of it cannot send this, switches and field trials considered: a claim of one is a contradiction.",
         ),
         key("os", Few(&Word(&SYSTEMS)), Absent("says nothing"), "Systems that send this."),
         key("forms", Few(&Word(&FORMS)), Absent("says nothing"), "Kinds of devices that send this."),
@@ -165,16 +165,18 @@ fn row(obj: Obj<'_>, out: &mut Findings) -> Option<Row> {
         _ => Shows::Syn(globs(obj, "syn")),
     };
     let stack = obj.get("stack").and_then(|node| stack(node, out));
-    let versions = obj.get("versions").and_then(|node| span(node, out));
-    if obj.flag("definite") && obj.get("versions").is_none() {
-        out.error(obj.place_of_key("definite"), "`definite` without `versions`: there is nothing to be sure of");
+    let [versions, possible] = ["versions", "possible"].map(|key| obj.get(key).and_then(|node| span(node, out)));
+    if let (Some(versions), Some(possible)) = (versions, possible)
+        && versions.both(possible) != Some(versions)
+    {
+        out.error(obj.place_of("possible"), format!("`possible` is narrower than `versions`, `{versions}`"));
     }
     let meaning = Meaning {
         name: obj.text("name")?.into(),
         stacks: stack.into_iter().collect(),
         browsers: words(obj, "browsers", Browser::parse),
         versions,
-        definite: obj.flag("definite"),
+        possible,
         os: words(obj, "os", Os::parse),
         forms: words(obj, "forms", FormFactor::parse),
     };

@@ -119,8 +119,8 @@ fn browser(side: &Side, meaning: &Meaning) -> Option<bool> {
     if claimed.both(meaning.browsers).is_empty() {
         return Some(false);
     }
-    match (side.engine_version, meaning.versions) {
-        (Some(version), Some(versions)) if meaning.definite => Some(versions.holds(version)),
+    match (side.engine_version, meaning.possible) {
+        (Some(version), Some(possible)) => Some(possible.holds(version)),
         _ => Some(true),
     }
 }
@@ -145,13 +145,9 @@ fn apart(agent: &Side, hints: &Side) -> Option<(String, String)> {
     if let Some((said, hinted)) = agent.claims.os.zip(hints.claims.os).filter(|(said, hinted)| !same_system(*said, *hinted)) {
         return Some((said.as_str().to_owned(), hinted.as_str().to_owned()));
     }
-    let forms = agent.claims.form_factor.zip(hints.claims.form_factor);
-    forms.filter(|forms| matches!(forms, (FormFactor::Phone, FormFactor::Other) | (FormFactor::Desktop, FormFactor::Phone))).map(
-        |(said, hinted)| {
-            let hinted = if hinted == FormFactor::Phone { "mobile" } else { "not mobile" };
-            (said.as_str().to_owned(), hinted.to_owned())
-        },
-    )
+    // The other way round is no contradiction: on Android large screens, pages asked for as the desktop's and apps' own User-Agents part the two.
+    let mobile = agent.claims.form_factor == Some(FormFactor::Desktop) && hints.claims.form_factor == Some(FormFactor::Phone);
+    mobile.then(|| (FormFactor::Desktop.as_str().to_owned(), "mobile".to_owned()))
 }
 
 /// Brands that say which browser of Chromium's many it is; the others (`chromium`, `webview`) are said by any of them.

@@ -109,8 +109,9 @@ pub struct Meaning {
     /// Major versions of the family that the stack is named for: Chrome's for all that is built on Chromium, Safari's for all that is
     /// Apple's. Families that count otherwise (Opera, Samsung Internet) are compared by the engine they name.
     pub versions: Option<Span>,
-    /// Nobody outside `versions` sends this: a claim of another version is a contradiction. Otherwise the range is only the best known.
-    pub definite: bool,
+    /// Nobody outside of this sends it, switches, field trials and versions to come considered: a claim of another version is a
+    /// contradiction. Wider than `versions`, which is what the usual program is.
+    pub possible: Option<Span>,
     pub os: Set<Os>,
     pub forms: Set<FormFactor>,
 }
