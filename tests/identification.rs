@@ -123,6 +123,31 @@ fn who_says_that_it_is_another_program_is_trusted_less_and_who_does_not_is_left_
 }
 
 #[test]
+fn the_built_in_table_knows_curl_by_itself() {
+    let world = World::new(|config| {
+        config.without("fingerprints").replace(
+            "      - {name: managed,",
+            "      - {name: scripts, when: {wire.stack: openssl, http.path: /script}, then: block}\n      - {name: managed,",
+        )
+    });
+    for curl in [world.curl().http1(), world.curl().http2()] {
+        let answer = curl.clone().get(URL);
+        let line = world.line(&answer);
+        assert_eq!((answer.status, &line["tier"], &line["confidence"]), (200, &json!("healthy"), &json!("corroborated")), "{line}");
+        assert_eq!((&line["wire"]["stack"], &line["contradictions"]), (&json!(["openssl"]), &json!([])), "{line}");
+        assert!(line["wire"]["browser"].as_array().unwrap().contains(&json!("curl")), "{line}");
+        let nameless = world.line(&curl.clone().arg("-A").arg("").get(URL));
+        assert_eq!((&nameless["tier"], &nameless["contradictions"]), (&json!("healthy"), &json!([])), "{nameless}");
+        for liar in [CHROME, FIREFOX] {
+            let line = world.line(&curl.clone().header(liar).get(URL));
+            assert_eq!((&line["tier"], &line["confidence"]), (&json!("known"), &json!("contradicted")), "{line}");
+            assert_eq!(line["contradictions"][0]["kind"], "ua_browser_vs_tls", "{line}");
+        }
+        assert_eq!(curl.get("https://wiki.corp.example/script").json()["reasons"], json!(["wire.stack"]));
+    }
+}
+
+#[test]
 fn claims_that_change_within_a_connection_are_compared_anew() {
     let world = World::new(|config| config);
     let ask = |agent: &str| format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{agent}\r\n\r\n");
