@@ -86,7 +86,10 @@ fn another_program_on_a_devices_certificate_is_a_drift_until_somebody_accepts_it
     let (first, mut live) = other(&proxy, &lab, &laptop);
     assert!(first.starts_with("HTTP/1.1 403 ") && first.contains("cap.drifts"), "its very first request: {first}");
     assert_eq!(curl(&proxy, &lab, &laptop), 200, "the device itself goes on");
-    let told: Vec<_> = lab.decisions(4).iter().map(|line| line["wire"]["drift"].clone()).collect();
+    // Each worker writes its own lines when it has some.
+    let mut lines = lab.decisions(4);
+    lines.sort_by_key(|line| line["ts"].as_str().map(str::to_owned));
+    let told: Vec<_> = lines.iter().map(|line| line["wire"]["drift"].clone()).collect();
     assert_eq!(told, [false, false, true, false].map(Value::from));
     proxy.metric_reaches(names::DRIFT.name, &[("event", "raised")], 1.0);
     proxy.metric_reaches(names::DEVICES_DRIFTING.name, &[], 1.0);
@@ -205,7 +208,7 @@ fn the_census_of_devices_without_a_record() {
     });
     let census: Value = serde_json::from_str(&api).unwrap();
     let curl = &census["groups"][0];
-    assert!(curl["ja4"].as_str().unwrap().starts_with("t13_") || curl["stack"] != "unknown", "{curl}");
+    assert!(curl["stack"] != "unknown" || curl["ja4"].as_str().unwrap().starts_with("t13_"), "{curl}");
     assert_eq!((&curl["zone"], &curl["peers"]), (&"home".into(), &1.into()));
     let apps: Vec<_> = curl["apps"]
         .as_array()
