@@ -20,6 +20,8 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(hello.ja4().as_str().len(), 36);
         assert_eq!(hello.ja4_stable().as_str().len(), 36);
         assert!(hello.ja4_r().starts_with(&hello.ja4().as_str()[..10]));
+        assert_eq!(hello.ja3_r().split(',').count(), 5);
+        assert_eq!(hello.ja3().len(), 32);
     }
 });
 

@@ -114,8 +114,8 @@ pub struct Hello {
     pub(super) point_formats: SmallVec<[u8; 8]>,
 }
 
-/// Inline for every browser measured; longer lists go to the heap.
-pub(super) type Codes = SmallVec<[u16; 32]>;
+/// Inline for every client measured (Node has 59 cipher suites); longer lists go to the heap.
+pub(super) type Codes = SmallVec<[u16; 64]>;
 
 impl Hello {
     /// The server name as sent (RFC 6066 section 3): visible ASCII, at most 255 bytes; `None` when absent or anything else.

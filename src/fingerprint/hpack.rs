@@ -184,8 +184,34 @@ fn huffman(bytes: &[u8], mut each: impl FnMut(u8)) -> Result<usize, Malformed> {
     }
 }
 
+/// The codes of at most eight bits, by the byte that begins with them: nearly all that clients send. A length of 0: a longer code.
+static SHORT: [(u8, u32); 256] = short();
+
+const fn short() -> [(u8, u32); 256] {
+    let mut table = [(0, 0); 256];
+    let (mut row, mut at) = (0, 0);
+    while CODE[row].0 <= 8 {
+        let (length, symbols) = CODE[row];
+        let mut symbol = 0;
+        while symbol < symbols.len() {
+            let next = at + (1 << (8 - length));
+            while at < next {
+                table[at] = (symbols[symbol], length);
+                at += 1;
+            }
+            symbol += 1;
+        }
+        row += 1;
+    }
+    table
+}
+
 /// The symbol that these bits begin with, and the length of its code.
 fn symbol(bits: u64) -> Option<(u8, u32)> {
+    let [byte, ..] = bits.to_be_bytes();
+    if let Some(&found @ (_, 1..)) = SHORT.get(usize::from(byte)) {
+        return Some(found);
+    }
     let (mut first, mut before) = (0_u64, 0);
     for (length, symbols) in CODE {
         first <<= length - before;
@@ -273,6 +299,24 @@ mod tests {
         let block: Vec<u8> = digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
         let names = names(&block)?;
         Ok(names.iter().map(|name| String::from_utf8(name.to_vec()).unwrap()).collect())
+    }
+
+    #[test]
+    fn every_symbol_has_its_code() {
+        let (mut code, mut before, mut count) = (0_u64, 5, 0);
+        for (length, symbols) in CODE {
+            code <<= length - before;
+            before = length;
+            for &symbol in symbols {
+                assert_eq!(super::symbol(code << (64 - length)), Some((symbol, length)));
+                assert_eq!(super::symbol(((code + 1) << (64 - length)) - 1), Some((symbol, length)), "whatever follows");
+                code += 1;
+                count += 1;
+            }
+        }
+        // EOS is the one code that is left.
+        assert_eq!((count, code), (256, (1 << 30) - 1));
+        assert_eq!(super::symbol(u64::MAX), None);
     }
 
     /// Appendix C of RFC 7541: C.2.1 to C.2.4, C.3.1 and C.4.1.
