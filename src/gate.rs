@@ -26,7 +26,7 @@ use self::memo::{Question, Ruling};
 pub use self::middlebox::Middleboxes;
 use crate::config::{Fingerprints, Limits, Route};
 use crate::fingerprint::Known as Signatures;
-use crate::forward::{Body, End, Identity, Rates, Up, Upstreams};
+use crate::forward::{Body, End, Identity, Rates, Up, Upstreams, fingerprints};
 use crate::identify::ClientTrust;
 use crate::model::{Mode, Reason, RestrictionKey, Standing};
 use crate::policy::{Decision, Given, Http, Inputs, Permit, Policy};
@@ -175,7 +175,10 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
     let on = conn.told(zone, &claims.merged, &sight);
     let line = fragment(&rules.policy, &decision, &standing, &on, None, now);
     let case = case(&conn.core.desk, &rules.policy, &decision, None, line);
-    let identity = identity(&rules.policy, &decision, &standing);
+    let mut identity = identity(&rules.policy, &decision, &standing);
+    if let Some(route) = rules.routes.get(ask.app.index()) {
+        identity.fingerprints = fingerprints(route.fingerprint_headers, &conn.wire, conn.opening(), &sight);
+    }
     let refused = Default::default();
     let ruling = Rc::new(Ruling { decision, standing, zone, claims, sight, identity, case: Rc::clone(&case), refused, made: began });
     conn.state.borrow_mut().memo.keep(&question, rules.policy.reads(ask.app), Rc::clone(&ruling));

@@ -1,11 +1,6 @@
-//! Fingerprints of real clients: recorded hellos and SYNs of this project, and captures of other people where they are at hand.
-
-#[path = "support/pcap.rs"]
-mod pcap;
+//! Fingerprints of real clients: recorded hellos and SYNs of this project.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::PathBuf;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
@@ -13,7 +8,7 @@ use serde::Deserialize;
 use vestibule::fingerprint::hello::{Arriving, Hello, Progress, read};
 use vestibule::fingerprint::syn;
 use vestibule::identify::claims;
-use vestibule::model::Browser;
+use vestibule::model::{Browser, Wire};
 
 const RECORDINGS: &str = include_str!("fixtures/fingerprints/clients.jsonl");
 
@@ -91,6 +86,8 @@ fn every_recording_is_reproduced() {
         let hello = whole(&records(&unhex(&recording.hello), || usize::MAX));
         assert_eq!(hello.ja4().as_str(), recording.ja4, "{}", recording.client);
         assert_eq!(hello.ja4_r(), recording.ja4_r, "{}", recording.client);
+        let wire = Wire { ja4: Some(hello.ja4()), traits: Some(hello.traits()), ..Wire::default() };
+        assert_eq!(wire.ja4_r().unwrap(), recording.ja4_r, "{}", recording.client);
         assert_eq!(hello.ja4_stable().as_str(), recording.ja4_stable, "{}", recording.client);
         assert_eq!(*hello.ja3(), *recording.ja3, "{}", recording.client);
     }
@@ -166,69 +163,6 @@ fn recorded_clients_claim_what_they_are_made_to() {
         told += 1;
     }
     assert!(told > 120, "{told}");
-}
-
-/// Where captures that are not this project's own may lie: `VESTIBULE_SHARED_DATA`, else beside the checkout.
-fn captures() -> PathBuf {
-    let data = std::env::var_os("VESTIBULE_SHARED_DATA").map(PathBuf::from);
-    data.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data")).join("fingerprints/ja4-pcaps")
-}
-
-/// One line of `expected.tsv`: the JA4 that other programs computed for a stream.
-struct Expected<'a> {
-    file: &'a str,
-    stream: usize,
-    port: u16,
-    server_name: &'a str,
-    ja4: &'a str,
-}
-
-fn expected(table: &str) -> Vec<Expected<'_>> {
-    let rows = table.lines().skip(1).map(|line| line.split('\t').collect::<Vec<_>>());
-    rows.filter_map(|row| match row[..] {
-        [file, stream, "tcp", port, server_name, ja4] => {
-            Some(Expected { file, stream: stream.parse().unwrap(), port: port.parse().unwrap(), server_name, ja4 })
-        }
-        [_, _, "udp", ..] => None,
-        _ => panic!("{row:?}"),
-    })
-    .collect()
-}
-
-/// Past the test harness, which keeps what a passing test prints to itself.
-fn say(line: &str) {
-    let mut out = std::io::stderr();
-    writeln!(out, "{line}").unwrap();
-}
-
-#[test]
-fn captures_of_others_are_reproduced() {
-    let folder = captures();
-    let Ok(table) = std::fs::read_to_string(folder.join("expected.tsv")) else {
-        say(&format!("captures: absent ({}), used 0 streams", folder.display()));
-        return;
-    };
-    let rows = expected(&table);
-    let mut files: BTreeMap<&str, Vec<pcap::Stream>> = BTreeMap::new();
-    let mut syns = BTreeMap::new();
-    for row in &rows {
-        let streams = files.entry(row.file).or_insert_with(|| pcap::streams(&std::fs::read(folder.join(row.file)).unwrap()).unwrap());
-        let stream = streams.iter().find(|stream| stream.index == row.stream).unwrap();
-        let side = stream.sides.iter().find(|side| side.from.1 == row.port).unwrap();
-        let hello = whole(&side.bytes());
-        assert_eq!(hello.ja4().as_str(), row.ja4, "{} {}", row.file, row.stream);
-        assert_eq!(hello.sni(), Some(row.server_name), "{} {}", row.file, row.stream);
-        if let Some(headers) = &side.syn {
-            *syns.entry(syn::signature(headers).unwrap()).or_insert(0) += 1;
-        }
-    }
-    // And no hello that the table does not have.
-    let mut found = 0;
-    for stream in files.values().flatten() {
-        found += stream.sides.iter().filter(|side| matches!(read(&side.bytes()), Progress::Hello(_))).count();
-    }
-    say(&format!("captures: used {} streams of {} files; {found} hellos found; SYNs {syns:?}", rows.len(), files.len()));
-    assert_eq!((rows.len(), found), (72, 72));
 }
 
 proptest! {

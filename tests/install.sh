@@ -13,6 +13,8 @@ for pair in "$@"; do
 done
 # gcc without the C library's headers links nothing.
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
+# Debian's Python makes no virtual environments without this one.
+if command -v python3 >/dev/null && ! python3 -c 'import ensurepip' 2>/dev/null; then missing+=(python3-venv); fi
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if ! command -v apt-get >/dev/null; then

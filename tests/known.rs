@@ -2,9 +2,6 @@
 //! at hand. Honest clients raise no contradiction; liars raise theirs.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends where its world breaks")]
 
-#[path = "support/pcap.rs"]
-mod pcap;
-
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,6 +9,7 @@ use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
+use vestibule::cli::fingerprint::{self, line::Table};
 use vestibule::config::signatures;
 use vestibule::fingerprint::hello::{Progress, read};
 use vestibule::fingerprint::{Known, syn};
@@ -244,19 +242,16 @@ fn captures_of_others_are_recognised() {
     };
     let mut found: BTreeMap<String, usize> = BTreeMap::new();
     let mut unknown = Vec::new();
+    let table = Table(KNOWN.clone());
     for file in files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|kind| kind != "tsv")) {
-        for side in pcap::streams(&std::fs::read(&file).unwrap()).unwrap().into_iter().flat_map(|stream| stream.sides) {
-            let bytes = side.bytes();
-            if !matches!(read(&bytes), Progress::Hello(_)) {
-                continue;
+        let (done, _) = fingerprint::read(std::fs::File::open(&file).unwrap(), &table, |line| {
+            *found.entry(line.stack.iter().flatten().next().cloned().unwrap_or_else(|| "unknown".to_owned())).or_default() += 1;
+            if line.stack.as_ref().is_some_and(Vec::is_empty) {
+                unknown.push((file.file_name().unwrap().to_owned(), line.ja4_stable.clone(), line.nearest.clone()));
             }
-            let wire = wire_of(&bytes);
-            let is = KNOWN.identify(&wire, &Opening::default());
-            *found.entry(is.stack().to_owned()).or_default() += 1;
-            if matches!(is.tls, Seen::Unknown) {
-                unknown.push((file.file_name().unwrap().to_owned(), wire.ja4_stable.unwrap(), is.nearest));
-            }
-        }
+            Ok(())
+        });
+        done.unwrap();
     }
     say(&format!("known: captures used {} hellos: {found:?}; unknown: {unknown:?}", found.values().sum::<usize>()));
     assert_eq!(unknown.len(), 0, "{unknown:?}");

@@ -7,6 +7,7 @@ mod demo;
 mod devices;
 mod explain;
 mod failure;
+pub mod fingerprint;
 pub mod lab_ca;
 mod print;
 mod run;
@@ -41,6 +42,7 @@ enum Command {
     Explain(explain::Args),
     Devices(devices::Args),
     Certs(certs::Args),
+    Fingerprint(fingerprint::Args),
     Demo(demo::Args),
     Schema(schema::Args),
 }
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Certs(args) => certs::run(args),
+        Command::Fingerprint(args) => fingerprint::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Schema(args) => schema::run(args),
     };

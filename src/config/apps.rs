@@ -9,7 +9,7 @@ use super::report::{Findings, Place};
 use super::rules::{self, is_always};
 use super::serving;
 use super::shapes;
-use super::typed::{Balance, HostHeader, Route, Server, Timeouts, Upstream};
+use super::typed::{Balance, FingerprintHeaders, HostHeader, Route, Server, Timeouts, Upstream};
 use super::yaml::{Node, short};
 use crate::model::Mode;
 use crate::policy::draft::{App, HostPattern, Layer, Rule};
@@ -63,7 +63,13 @@ fn app(named: &AppName<'_>, names: &Names<'_>, taken: &mut Taken, out: &mut Find
         mode,
         rules: app_rules(obj, mode, names, out),
     };
-    let route = Route { app: Arc::from(name), upstream: upstream(obj, out), path: path_options(obj) };
+    let fingerprint_headers = match obj.text("fingerprint_headers") {
+        Some("vestibule") => FingerprintHeaders::Vestibule,
+        Some("fingerproxy") => FingerprintHeaders::Fingerproxy,
+        Some("huginn") => FingerprintHeaders::Huginn,
+        _ => FingerprintHeaders::None,
+    };
+    let route = Route { app: Arc::from(name), upstream: upstream(obj, out), path: path_options(obj), fingerprint_headers };
     (app, route)
 }
 

@@ -392,6 +392,13 @@ macro_rules! app_keys {
             key("upstream", Kind::Shape(&UPSTREAM), Required, "The app's servers."),
             key("path", Kind::Shape(&PATH), Absent("the defaults of its keys"), "What the app's paths may hold."),
             key(
+                "fingerprint_headers",
+                Word(&["none", "vestibule", "fingerproxy", "huginn"]),
+                Default("none"),
+                "Headers that tell the app what its client's connection shows, by the names of Vestibule, Fingerproxy or Huginn Proxy \
+                 (`docs/fingerprints.md` lists them). A client's own are removed in any case. `fingerproxy` has JA3 computed for all connections.",
+            ),
+            key(
                 "mode",
                 MODE,
                 Default("enforce"),

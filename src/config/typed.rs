@@ -200,6 +200,17 @@ pub struct Route {
     pub app: Arc<str>,
     pub upstream: Upstream,
     pub path: PathOptions,
+    pub fingerprint_headers: FingerprintHeaders,
+}
+
+/// Whose names the headers have that tell an app what its client's connection shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FingerprintHeaders {
+    #[default]
+    None,
+    Vestibule,
+    Fingerproxy,
+    Huginn,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

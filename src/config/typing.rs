@@ -6,7 +6,7 @@ use super::names::Names;
 use super::obj::Obj;
 use super::report::{Findings, Place, Report};
 use super::serving::{NamedFile, Serving};
-use super::typed::Configuration;
+use super::typed::{Configuration, FingerprintHeaders};
 use super::yaml::{self, Node, Value};
 use super::{apps, rules, shapes, signatures, text, walk};
 use crate::policy::draft::{Draft, HostPattern};
@@ -65,7 +65,7 @@ impl Parsed {
         let store = serving.store(out);
         let limits = serving.limits(out);
         let decision_log = serving.decision_log(out);
-        let fingerprints = serving.fingerprints(out);
+        let mut fingerprints = serving.fingerprints(out);
         let policy = Draft {
             revision: text::revision(files),
             owners: rules::owners(main, out),
@@ -81,6 +81,8 @@ impl Parsed {
             layers: Vec::new(),
         };
         let (apps, routes, hosts) = apps::apps(&names, out);
+        // A connection's JA3 is computed before it is known which app it is for.
+        fingerprints.ja3 |= routes.iter().any(|route| route.fingerprint_headers == FingerprintHeaders::Fingerproxy);
         let layers = owned.iter().flat_map(|file| apps::layers(*file, &names, out)).collect();
         unused(&names, policy.sources.is_empty(), out);
         self.named = serving.files;

@@ -25,7 +25,8 @@ use tokio::sync::oneshot;
 
 pub use self::crowd::Crowd;
 use self::leash::{LOOK, Leashes, Order, Patience};
-pub use self::socket::listen;
+pub use self::opening::Replayed;
+pub use self::socket::{listen, saved_syn};
 pub use self::tls::{Setup, TlsError};
 use crate::gate::{Core, Door};
 use crate::record::{Cell, Record, Writer};

@@ -8,7 +8,7 @@ mod ja3;
 mod ja4;
 pub mod known;
 pub mod order;
-mod reader;
+pub(crate) mod reader;
 pub mod syn;
 
 pub use known::Known;

@@ -7,44 +7,44 @@ pub struct Malformed(pub &'static str);
 
 /// The bytes not yet taken. After an error nothing has been taken.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     left: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self { left: bytes }
     }
 
-    pub(super) fn byte(&mut self, field: &'static str) -> Result<u8, Malformed> {
+    pub(crate) fn byte(&mut self, field: &'static str) -> Result<u8, Malformed> {
         self.array(field).map(|[byte]: [u8; 1]| byte)
     }
 
-    pub(super) fn u16(&mut self, field: &'static str) -> Result<u16, Malformed> {
+    pub(crate) fn u16(&mut self, field: &'static str) -> Result<u16, Malformed> {
         self.array(field).map(u16::from_be_bytes)
     }
 
-    pub(super) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], Malformed> {
+    pub(crate) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], Malformed> {
         let (taken, left) = self.left.split_first_chunk().ok_or(Malformed(field))?;
         self.left = left;
         Ok(*taken)
     }
 
-    pub(super) fn take(&mut self, count: usize, field: &'static str) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn take(&mut self, count: usize, field: &'static str) -> Result<&'a [u8], Malformed> {
         let (taken, left) = self.left.split_at_checked(count).ok_or(Malformed(field))?;
         self.left = left;
         Ok(taken)
     }
 
-    pub(super) fn block_u8(&mut self, field: &'static str) -> Result<Self, Malformed> {
+    pub(crate) fn block_u8(&mut self, field: &'static str) -> Result<Self, Malformed> {
         self.block(field, |length| length.byte(field).map(usize::from))
     }
 
-    pub(super) fn block_u16(&mut self, field: &'static str) -> Result<Self, Malformed> {
+    pub(crate) fn block_u16(&mut self, field: &'static str) -> Result<Self, Malformed> {
         self.block(field, |length| length.u16(field).map(usize::from))
     }
 
-    pub(super) fn block_u24(&mut self, field: &'static str) -> Result<Self, Malformed> {
+    pub(crate) fn block_u24(&mut self, field: &'static str) -> Result<Self, Malformed> {
         self.block(field, |length| length.array(field).map(u24))
     }
 
@@ -57,32 +57,32 @@ impl<'a> Reader<'a> {
     }
 
     /// Everything that is left, taken.
-    pub(super) fn rest(&mut self) -> &'a [u8] {
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.left)
     }
 
     /// At most `count` bytes, taken.
-    pub(super) fn up_to(&mut self, count: usize) -> &'a [u8] {
+    pub(crate) fn up_to(&mut self, count: usize) -> &'a [u8] {
         let (taken, left) = self.left.split_at_checked(count).unwrap_or((self.left, &[]));
         self.left = left;
         taken
     }
 
-    pub(super) const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.left.len()
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.left.is_empty()
     }
 
     /// Leftover bytes are an error.
-    pub(super) const fn end(&self, field: &'static str) -> Result<(), Malformed> {
+    pub(crate) const fn end(&self, field: &'static str) -> Result<(), Malformed> {
         if self.is_empty() { Ok(()) } else { Err(Malformed(field)) }
     }
 }
 
-pub(super) fn u24([high, middle, low]: [u8; 3]) -> usize {
+pub(crate) fn u24([high, middle, low]: [u8; 3]) -> usize {
     usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)
 }
 

@@ -67,6 +67,9 @@ pub(super) fn toward_app(head: &mut request::Parts, order: &Order<'_>, host: Opt
     if let Some(restrictions) = &identity.restrictions {
         headers.insert(&RESTRICTIONS, restrictions.clone());
     }
+    for (name, value) in &identity.fingerprints {
+        headers.insert(name, value.clone());
+    }
 }
 
 /// Origin-form with the canonical path, which is the request's own in nearly all cases.

@@ -6,6 +6,7 @@
 mod body;
 mod driven;
 mod failure;
+mod fingerprints;
 mod hygiene;
 mod io;
 mod order;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use body::{Body, Cut, End, Ended, Rest};
 pub use failure::{Broken, Failure};
+pub use fingerprints::fingerprints;
 pub use order::{Client, Identity, Order};
 pub use rates::{Rates, RetryAfter, Subject};
 pub use send::{Sent, send};

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use crate::model::{Effect, Host};
 use crate::policy::AppId;
@@ -90,6 +90,8 @@ pub struct Identity {
     pub(super) tier: HeaderValue,
     pub(super) decision: HeaderValue,
     pub(super) restrictions: Option<HeaderValue>,
+    /// `fingerprints` makes them; empty unless the app asks for them.
+    pub fingerprints: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Identity {
@@ -107,12 +109,13 @@ impl Identity {
             tier: value(tier),
             decision: HeaderValue::from_static(effect.as_str()),
             restrictions: (!names.is_empty()).then(|| value(&names)),
+            fingerprints: Vec::new(),
         }
     }
 }
 
 /// A field value of any text: what a field may not hold, and `%`, goes as `%XX`. Ids and names come from sources that need not know HTTP.
-fn value(text: &str) -> HeaderValue {
+pub(super) fn value(text: &str) -> HeaderValue {
     let plain = |b: &u8| matches!(b, b' '..=b'~') && *b != b'%';
     let trimmed = text.trim_matches(' ').len() == text.len();
     if trimmed && text.as_bytes().iter().all(plain) {

@@ -108,6 +108,31 @@ pub struct Wire {
     pub syn: Option<Box<str>>,
 }
 
+impl Wire {
+    /// The raw form of `ja4`, as `Hello::ja4_r` gives it; of lists beyond [`Traits::LONGEST`] their beginning. Put together on each call.
+    pub fn ja4_r(&self) -> Option<String> {
+        const SERVER_NAME: u16 = 0;
+        const ALPN: u16 = 16;
+        let (ja4, traits) = (self.ja4.as_ref()?, self.traits.as_ref()?);
+        let (mut ciphers, mut extensions) = (traits.ciphers().to_vec(), traits.extensions().to_vec());
+        ciphers.sort_unstable();
+        extensions.retain(|&kind| kind != SERVER_NAME && kind != ALPN);
+        extensions.sort_unstable();
+        let mut text = ja4.as_str().get(..10)?.to_owned();
+        let algorithms = (!traits.algorithms().is_empty()).then(|| traits.algorithms());
+        for list in [Some(&*ciphers), Some(&*extensions), algorithms].into_iter().flatten() {
+            for (position, code) in list.iter().enumerate() {
+                text.push(if position == 0 { '_' } else { ',' });
+                text.push_str(&format!("{code:04x}"));
+            }
+            if list.is_empty() {
+                text.push('_');
+            }
+        }
+        Some(text)
+    }
+}
+
 /// What the first request's bytes show below HTTP: known from the first request on, not before. `None` is "unavailable".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opening {

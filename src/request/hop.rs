@@ -113,7 +113,16 @@ fn is_our_x(bytes: &[u8]) -> bool {
                 || is(bytes, "x-remote-addr")
         }
         Some(b'o') => begins(bytes, "x-original-") || is(bytes, "x-originating-ip"),
-        Some(b'h') => is(bytes, "x-host") || begins(bytes, "x-http-method"),
+        Some(b'h') => {
+            is(bytes, "x-host")
+                || begins(bytes, "x-http-method")
+                || is(bytes, "x-http2-fingerprint")
+                || is(bytes, "x-http2-akamai")
+                || begins(bytes, "x-huginn-")
+        }
+        // JA3 and JA4 in every form that proxies tell them in.
+        Some(b'j') => begins(bytes, "x-ja3") || begins(bytes, "x-ja4"),
+        Some(b't') => begins(bytes, "x-tls-ja") || is(bytes, "x-tcp-p0f"),
         Some(b'm') => is(bytes, "x-method-override"),
         Some(b'c') => begins(bytes, "x-client-ip") || begins(bytes, "x-client-cert") || is(bytes, "x-cluster-client-ip"),
         Some(b's') => begins(bytes, "x-ssl-client") || is(bytes, "x-scheme"),
@@ -173,6 +182,20 @@ mod tests {
             "X-Request-Id",
             "X_Request_Id",
             "x.request.id",
+            "X-JA3-Fingerprint",
+            "x_ja3.fingerprint",
+            "X-JA4-Fingerprint",
+            "X-JA4-RAW-Fingerprint",
+            "X-HTTP2-Fingerprint",
+            "X_HTTP2_Fingerprint",
+            "X-TLS-JA4",
+            "x-tls-ja4-s1r",
+            "x.tls.ja4",
+            "X-HTTP2-Akamai",
+            "X-TCP-p0f",
+            "X-Huginn-Net-Ja4",
+            "Vestibule-Ja4",
+            "vestibule_h2",
             "X-Forwarded-For",
             "X_Forwarded_For",
             "X-Forwarded",

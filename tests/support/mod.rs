@@ -16,12 +16,17 @@
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where its world breaks")]
 
+pub mod chromium;
 mod client;
 mod config;
+pub mod firefox;
 pub mod h2;
 mod lab;
 mod origin;
+pub mod packets;
 mod proxy;
+pub mod tun;
+pub mod venv;
 
 pub use client::{Answer, Curl, RawTls, raw, tcp, tls_client};
 pub use config::Config;

@@ -17,7 +17,7 @@ use super::{DEADLINE, eventually, program, raw};
 /// Ended when dropped.
 pub struct Proxy {
     child: Child,
-    listeners: BTreeMap<String, SocketAddr>,
+    listeners: BTreeMap<String, Vec<SocketAddr>>,
     stderr: PathBuf,
     /// In a mutex so that several threads may look at one proxy.
     lines: Mutex<Receiver<String>>,
@@ -74,7 +74,7 @@ impl Proxy {
             };
             match line.split(' ').collect::<Vec<_>>()[..] {
                 ["listening", name, address] => {
-                    self.listeners.entry(name.to_owned()).or_insert_with(|| address.parse().unwrap());
+                    self.listeners.entry(name.to_owned()).or_default().push(address.parse().unwrap());
                 }
                 ["ready"] => return,
                 _ => {}
@@ -85,7 +85,13 @@ impl Proxy {
     /// The first address of a listener.
     #[track_caller]
     pub fn addr(&self, listener: &str) -> SocketAddr {
-        *self.listeners.get(listener).unwrap_or_else(|| panic!("no listener `{listener}` among {:?}", self.listeners))
+        self.addrs(listener)[0]
+    }
+
+    /// All addresses of a listener.
+    #[track_caller]
+    pub fn addrs(&self, listener: &str) -> Vec<SocketAddr> {
+        self.listeners.get(listener).cloned().unwrap_or_else(|| panic!("no listener `{listener}` among {:?}", self.listeners))
     }
 
     pub fn admin(&self) -> SocketAddr {

@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 
 use super::{Body, Client, Ended, Failure, Identity, Order, Up, Upstreams, send};
+use crate::config::FingerprintHeaders;
 use crate::config::{Balance, HostHeader, Limits, Route, Server, Timeouts, Upstream};
 use crate::model::{Effect, Mode};
 use crate::policy::{AppId, ClassId, Decision, Merged, Outcome, OwnerId, Permit, ReasonId, ReasonList, RestrictionSet, RuleRef, TierId};
@@ -134,7 +135,12 @@ impl Setup {
         let timeouts = Timeouts { connect: Duration::from_secs(5), response: Duration::from_secs(10), idle: Duration::from_secs(10) };
         let upstream = Upstream { servers, host: HostHeader::Keep, balance: Balance::RoundRobin, timeouts };
         Self {
-            routes: vec![Route { app: "wiki".into(), upstream, path: request::PathOptions::STRICT }],
+            routes: vec![Route {
+                app: "wiki".into(),
+                upstream,
+                path: request::PathOptions::STRICT,
+                fingerprint_headers: FingerprintHeaders::None,
+            }],
             limits: limits(),
             merged: Merged::default(),
             watched: false,
