@@ -11,7 +11,7 @@ use std::process::Command;
 use serde_json::Value;
 use support::{Config, Curl, Lab, Origin, Proxy, Reply, Run, program};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 20] = [
     "",
     "run",
     "check",
@@ -22,11 +22,14 @@ const COMMANDS: [&str; 17] = [
     "devices set",
     "devices import",
     "devices revoke",
+    "devices baseline",
+    "devices blind",
     "certs",
     "certs init",
     "certs issue",
     "certs revoke",
     "demo",
+    "fingerprint",
     "schema",
     "help",
 ];

@@ -12,7 +12,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 
-use super::body::{Body, Fault, Flow, RequestBody};
+use super::body::{Body, Fault, Flow, RequestBody, Rest};
 use super::failure::{Broken, Failure};
 use super::pool::Conn;
 use super::upstreams::{Target, Upstreams};
@@ -110,17 +110,19 @@ impl<'a> Exchange<'a> {
     ) -> Result<Self, Failure> {
         let app = upstreams.app(order.app).ok_or_else(|| Failure::Unreachable(no_servers()))?;
         let (mut head, incoming) = request.into_parts();
+        let (version, empty) = (head.version, incoming.is_end_stream());
         let length = incoming.size_hint().exact();
         let limit = least(permit.merged().max_body, upstreams.body_size);
         if let (Some(limit), Some(length)) = (limit, length)
             && length > limit
         {
+            drop(Rest::of(incoming, version));
             return Err(Failure::BodyTooLarge { limit });
         }
         let rotation = app.rotation(begun);
-        let empty = http_body::Body::is_end_stream(&incoming);
         let mut again = (empty && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)).then(|| Copied::of(&head));
-        let version = head.version;
+        // Over HTTP/2 a body that is said to be empty may still turn out a lie: the app learns its end, not its length, and so never takes it for whole.
+        let length = length.filter(|length| empty || *length > 0);
         hygiene::toward_app(&mut head, order, rotation.first().and_then(|target| target.host.as_ref()), length);
         if let Some(copied) = &mut again {
             copied.trace = head.headers.get(&hygiene::TRACEPARENT).cloned();
