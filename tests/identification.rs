@@ -212,6 +212,9 @@ fn the_operators_table_is_read_again_when_it_changes_and_a_bad_one_is_refused() 
     assert!(check.stderr.contains("table.yaml:3:18") || check.stdout.contains("table.yaml:3:18"), "{}{}", check.stdout, check.stderr);
     world.table("rows: []\n", "success");
     assert!(live.ask(&get).starts_with("HTTP/1.1 200 "));
+    let check = world.lab.vestibule(&["check", "-c", "vestibule.yaml"]);
+    let told = format!("{}{}", check.stdout, check.stderr);
+    assert!(told.contains("names the stack `our-rustls`: this never matches"), "a rule that no row serves is told of: {told}");
 }
 
 #[test]

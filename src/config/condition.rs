@@ -92,6 +92,10 @@ fn test(signal: SignalKind, rest: &str, place: Place, node: &Node, names: &Names
         SignalKind::Wire(WireField::Contradictions) => {
             Condition::Test(Test::Wire(WireField::Contradictions, values.set_of(&signals::words(signal), out)))
         }
+        SignalKind::Wire(WireField::Stack) => {
+            values.0.iter().for_each(|node| stack(node, names, out));
+            Condition::Test(Test::Wire(WireField::Stack, values.texts(signal, out)))
+        }
         SignalKind::Wire(field) => Condition::Test(Test::Wire(field, values.texts(signal, out))),
         SignalKind::Claim(field) => Condition::Test(Test::Claim(field, values.texts(signal, out))),
         SignalKind::Peer => Condition::Test(Test::Peer(values.map(out, peer))),
@@ -131,9 +135,6 @@ impl<'a> Values<'a> {
         Want::Text(self.map(out, |node, out| {
             let Some(text) = node.text() else { return out.left_out() };
             one_of_words(text, &words, node.place, out);
-            if signal == SignalKind::Wire(WireField::Stack) && !text.contains('*') && !stack(text) {
-                out.error(node.place, format!("found `{}`, expected a stack's name: lower-case letters, digits, `_` and `-`", short(text)));
-            }
             Some(Glob(text.to_owned()))
         }))
     }
@@ -176,8 +177,15 @@ impl<'a> Values<'a> {
     }
 }
 
-fn stack(text: &str) -> bool {
-    text.len() <= 32 && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-'))
+/// A stack's name, a glob, or one of the words for none.
+fn stack(node: &Node, names: &Names<'_>, out: &mut Findings) {
+    let Some(text) = node.text().filter(|text| !text.contains('*') && !matches!(*text, "unknown" | "unavailable")) else { return };
+    let well_formed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-');
+    if text.len() <= 32 && text.bytes().all(well_formed) {
+        names.stacks.borrow_mut().push((text.to_owned(), node.place));
+    } else {
+        out.error(node.place, format!("found `{}`, expected a stack's name: lower-case letters, digits, `_` and `-`", short(text)));
+    }
 }
 
 /// A text that is none of the words, where these are all that a signal can be, never matches.

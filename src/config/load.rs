@@ -63,16 +63,20 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     }
     let policy_dir = parsed.policy_dir().map(|(folder, _)| folder);
     // The table is a file of its own with mistakes of its own: one run shows them as well.
-    let (mut configuration, warnings) = match (parsed.finish(), rows) {
-        (Ok((mut configuration, warnings)), Ok(rows)) => {
-            if let Some(rows) = rows {
-                configuration.known = Arc::new(signatures::known(rows));
-            }
-            (configuration, warnings)
-        }
-        (Ok((_, warnings)), Err(of_table)) => return Err(warnings.and(of_table)),
-        (Err(report), rows) => return Err(report.and(rows.err().unwrap_or_default())),
+    let (known, of_table) = match rows {
+        Ok(None) => (signatures::builtin_alone(), None),
+        Ok(Some(rows)) => (Arc::new(signatures::known(rows)), None),
+        Err(report) => (signatures::builtin_alone(), Some(report)),
     };
+    if of_table.is_none() {
+        parsed.look_up_stacks(&known);
+    }
+    let (mut configuration, warnings) = match (parsed.finish(), of_table) {
+        (Ok(whole), None) => whole,
+        (Ok((_, report)) | Err(report), Some(of_table)) => return Err(report.and(of_table)),
+        (Err(report), None) => return Err(report),
+    };
+    configuration.known = known;
     configuration.policy_dir = policy_dir.and_then(|folder| std::path::absolute(folder).ok());
     for file in &mut configuration.files {
         *file = std::path::absolute(&file).map_err(|why| Report::of_file(file, why.to_string()))?;

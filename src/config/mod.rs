@@ -44,12 +44,14 @@ pub struct Loaded {
 }
 
 /// Reads files' bytes, the main file first, then owners' files. Pure: what `policy_dir` names is what was given, certificates and keys are
-/// not looked at, `workers: auto` is one, and relative paths stay relative to the main file's folder as it was given.
+/// not looked at, nor a table of known signatures, `workers: auto` is one, and relative paths stay relative to the main file's folder as it was given.
 ///
 /// # Errors
 /// Everything that is wrong, warnings included.
 pub fn parse(files: &[(PathBuf, Vec<u8>)]) -> Result<Loaded, Report> {
     let folder = files.first().and_then(|(main, _)| main.parent()).unwrap_or_else(|| Path::new(""));
-    let (configuration, warnings) = typing::Parsed::new(files, folder, 1).finish()?;
+    let mut parsed = typing::Parsed::new(files, folder, 1);
+    parsed.look_up_stacks(&signatures::builtin_alone());
+    let (configuration, warnings) = parsed.finish()?;
     Ok(Loaded { configuration, warnings })
 }

@@ -1,6 +1,6 @@
 //! What the configuration names, and looking it up.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use super::obj::Obj;
@@ -143,6 +143,8 @@ pub struct Names<'a> {
     pub app_names: Vec<AppName<'a>>,
     /// A condition reads a posture fact.
     pub reads_posture: Cell<Option<Place>>,
+    /// Stacks that conditions name: which there are is the table's to say.
+    pub stacks: RefCell<Vec<(String, Place)>>,
 }
 
 impl<'a> Names<'a> {
@@ -157,6 +159,7 @@ impl<'a> Names<'a> {
             apps: Table::new("app"),
             app_names: Vec::new(),
             reads_posture: Cell::new(None),
+            stacks: RefCell::default(),
         };
         names.restrictions.limit(64, out);
         names.tiers.limit(64, out);

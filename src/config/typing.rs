@@ -7,8 +7,10 @@ use super::obj::Obj;
 use super::report::{Findings, Place, Report};
 use super::serving::{NamedFile, Serving};
 use super::typed::{Configuration, FingerprintHeaders};
+use super::walk::nearest;
 use super::yaml::{self, Node, Value};
 use super::{apps, rules, shapes, signatures, text, walk};
+use crate::fingerprint::Known;
 use crate::policy::draft::{Draft, HostPattern};
 
 /// All that was found: what is wrong, and the configuration if nothing is.
@@ -23,6 +25,8 @@ pub struct Parsed {
     pub named: Vec<NamedFile>,
     /// The apps' hosts, and where they stand.
     pub hosts: Vec<(HostPattern, Place)>,
+    /// Stacks that conditions name, and where.
+    stacks: Vec<(String, Place)>,
 }
 
 impl Parsed {
@@ -40,6 +44,7 @@ impl Parsed {
             configuration: None,
             named: Vec::new(),
             hosts: Vec::new(),
+            stacks: Vec::new(),
         };
         parsed.read(files, folder, cpus);
         parsed
@@ -50,6 +55,15 @@ impl Parsed {
         let node = &self.trees.first()?.as_ref()?.entry("policy_dir")?.value;
         let folder = self.files.first().and_then(|main| main.parent()).unwrap_or_else(|| Path::new(""));
         Some((folder.join(node.text()?), node.place))
+    }
+
+    /// Whether the table has the stacks that conditions name: a rule for another one never matches.
+    pub fn look_up_stacks(&mut self, known: &Known) {
+        let out = &mut self.findings;
+        for (name, place) in self.stacks.iter().filter(|(name, _)| !known.stacks().any(|stack| stack == name)) {
+            let hint = nearest(name, known.stacks()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            out.warn(*place, format!("no row of the table of known signatures names the stack `{name}`: this never matches{hint}"));
+        }
     }
 
     fn read(&mut self, files: &[(PathBuf, Vec<u8>)], folder: &Path, cpus: usize) {
@@ -87,6 +101,7 @@ impl Parsed {
         unused(&names, policy.sources.is_empty(), out);
         self.named = serving.files;
         self.hosts = hosts;
+        self.stacks = names.stacks.into_inner();
 
         let (Some(admin), Some(store)) = (admin, store) else { return };
         if out.errors() > 0 {

@@ -47,6 +47,13 @@ impl Known {
         known
     }
 
+    /// Every name that `wire.stack` can be, some more than once.
+    pub fn stacks(&self) -> impl Iterator<Item = &str> {
+        let tls = self.tls.iter().map(|(_, meaning)| meaning);
+        let others = self.h2.iter().chain(&self.syn).map(|(_, meaning)| meaning);
+        tls.chain(others).flat_map(|meaning| &meaning.stacks).map(|name| &**name)
+    }
+
     /// What the wire alone leaves possible. Once for each connection, and again when its first request has shown the opening.
     pub fn identify(&self, wire: &Wire, opening: &Opening) -> Identification {
         let hello = wire.ja4_stable.as_ref().zip(wire.traits.as_ref());
