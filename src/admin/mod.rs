@@ -131,11 +131,16 @@ mod tests {
         registry.register(Box::new(visits.clone())).unwrap();
         visits.inc();
         let missing = Arc::new(Mutex::new(Vec::new()));
-        let listed = Arc::clone(&missing);
+        let (listed, asked) = (Arc::clone(&missing), Arc::clone(&missing));
+        // The census cannot be read while anything is missing.
+        let told = |missing: &Mutex<Vec<String>>| -> Telling {
+            let census = missing.lock().unwrap().is_empty().then(|| "{}\n".to_owned());
+            Box::pin(async { census })
+        };
         let state = State {
             registry: Arc::new(registry),
             ready: Arc::new(move || listed.lock().unwrap().clone()),
-            blind: Arc::new(|| Box::pin(async { None })),
+            blind: Arc::new(move || told(&asked)),
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -206,11 +211,20 @@ mod tests {
     }
 
     #[test]
+    fn the_census_or_that_it_cannot_be_read() {
+        let admin = running();
+        let (status, answer) = admin.get("/api/v1/devices/blind");
+        assert!(status == 200 && answer.contains("content-type: application/json\r\n") && answer.ends_with("\r\n\r\n{}\n"), "{answer}");
+        *admin.missing.lock().unwrap() = vec!["the store cannot be read".into()];
+        assert_eq!(admin.get("/api/v1/devices/blind").0, 503);
+    }
+
+    #[test]
     fn only_reading_and_only_these_paths() {
         let admin = running();
         let (status, answer) = admin.get("/");
         assert_eq!(status, 404);
-        assert!(["/metrics", "/livez", "/readyz"].iter().all(|path| answer.contains(path)), "{answer}");
+        assert!(["/metrics", "/livez", "/readyz", "/api/v1/devices/blind"].iter().all(|path| answer.contains(path)), "{answer}");
         for (method, path) in [("POST", "/metrics"), ("DELETE", "/livez"), ("OPTIONS", "/"), ("PUT", "/nothing")] {
             let (status, answer) = admin.ask(method, path, "localhost");
             assert!(status == 405 && answer.contains("allow: GET, HEAD\r\n"), "{method} {path}: {answer}");

@@ -191,6 +191,7 @@ mod tests {
     use super::*;
     use crate::config::Cache as Sizes;
     use crate::posture::edit::{Edit, Op, Voice};
+    use crate::posture::store::memory::{Batch, Remembered};
     use crate::posture::store::{Absent, Writing};
     use crate::posture::values::{self, By, Terms};
 
@@ -340,6 +341,27 @@ mod tests {
         let lost = |kept: &Kept| kept.standing.device().is_some_and(|d| d.state == crate::model::DeviceState::Lost);
         let after = within(SECOND, posture, &proof(1), |now| lost(now) && now.generation > kept.generation).await;
         assert_eq!(posture.generation(), after.generation, "and then it is quiet");
+    }
+
+    #[tokio::test]
+    async fn what_proxies_remember_changes_no_record() {
+        let Bench { posture, path, _folder } = &bench(|_| {});
+        enrol(path, "laptop", 1);
+        let kept = within(SECOND, posture, &proof(1), |kept| id(kept) == "laptop" && kept.generation > 0).await;
+        let mut proxy = Store::open(path, Access::Write, 5 * SECOND).unwrap();
+        let at = values::now();
+        let one =
+            Remembered { device: "laptop".into(), class: None, seen: at, since: None, epoch: 0, stacks: vec![], gone: vec![], said: None };
+        let batch = Batch { devices: vec![one], ..Batch::default() };
+        // For longer than the feed pauses between two looks, three times.
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(350) {
+            proxy.remember(&batch).unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(posture.generation(), kept.generation);
+        set(path, "laptop", &[("state", "lost")]);
+        within(SECOND, posture, &proof(1), |now| now.generation > kept.generation).await;
     }
 
     #[tokio::test]
