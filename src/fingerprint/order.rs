@@ -4,9 +4,9 @@
 //!
 //! ```text
 //! h1t03_fe444ad14866
-//! | || | first 12 hex digits of SHA-256 of the names, as sent and in the order sent, joined by commas; no names: twelve zeros
-//! | || how many names, two digits; above 99 prints 99
-//! | |case: `l` all lower, `t` each word of each name begins with the only capital (User-Agent), `m` mixed
+//! | ||  first 12 hex digits of SHA-256 of the names, as sent and in the order sent, joined by commas; no names: twelve zeros
+//! | |how many names, two digits; above 99 prints 99
+//! | case: `l` all lower, `t` each word of each name begins with the only capital (User-Agent), `m` mixed
 //! HTTP/1 or HTTP/2 (where names are lower case by rule, and pseudo-header fields are the opening's)
 //! ```
 //!
