@@ -2,7 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use vestibule::identify::claims;
+use vestibule::identify::{Path, claims, compare, sides};
+use vestibule::model::Identification;
 
 const NAMES: [&str; 5] = ["user-agent", "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-ch-ua-platform-version"];
 
@@ -13,5 +14,9 @@ fuzz_target!(|bytes: &[u8]| {
             headers.insert(HeaderName::from_static(name), value);
         }
     }
-    claims(&headers);
+    let sides = sides(&headers);
+    assert_eq!(sides.merged, claims(&headers));
+    // Nothing is known of the wire, so only the two sides can contradict each other.
+    let compared = compare(&sides, &Identification::default(), None, Path::default());
+    assert!(compared.contradictions.iter().all(|kind| kind.as_str() == "ua_vs_hints"));
 });

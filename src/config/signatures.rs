@@ -35,7 +35,7 @@ static ROW: Shape = Shape {
         key("tls", Kind::Shape(&TLS), Absent("not this layer"), "What the ClientHello must show."),
         key("h2", Few(&Text("glob")), Absent("not this layer"), "The HTTP/2 opening is any of these; `*` is any characters, `?` is one."),
         key("syn", Few(&Text("glob")), Absent("not this layer"), "The SYN's signature is any of these; `*` is any characters, `?` is one."),
-        key("stack", Name, Absent("says nothing"), "The TLS or HTTP stack: `a-z`, `0-9`, `_` and `-`, at most 32."),
+        key("stack", Text("name of a stack"), Absent("says nothing"), "The TLS or HTTP stack: `a-z`, `0-9`, `_` and `-`, at most 32."),
         key("browsers", Few(&Word(&BROWSERS)), Absent("says nothing"), "Families of programs that send this."),
         key(
             "versions",

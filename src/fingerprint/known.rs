@@ -131,3 +131,54 @@ fn versions(a: &Meaning, b: &Meaning) -> Option<Span> {
         (None, _) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Browser, Os};
+
+    fn meaning(stack: &str, browsers: &[Browser], os: &[Os], versions: Option<Span>) -> Seen {
+        Seen::Known(Arc::new(Meaning {
+            name: stack.into(),
+            stacks: Some(stack).filter(|stack| !stack.is_empty()).map(Arc::from).into_iter().collect(),
+            browsers: browsers.iter().copied().collect(),
+            versions,
+            os: os.iter().copied().collect(),
+            ..Meaning::default()
+        }))
+    }
+
+    const NOT_SEEN: Seen = Seen::Unavailable;
+
+    #[test]
+    fn layers_meet() {
+        let span = |from, to| Some(Span { from, to });
+        let tls = meaning("chromium", &[Browser::Chrome, Browser::Edge], &[], span(117, Some(132)));
+        let h2 = meaning("chromium", &[Browser::Chrome], &[], span(120, None));
+        let syn = meaning("", &[], &[Os::Linux, Os::Android], None);
+        let found = together(tls, h2, syn, None);
+        assert_eq!((found.stack(), found.versions), ("chromium", span(120, Some(132))));
+        assert_eq!(found.browsers.iter().collect::<Vec<_>>(), [Browser::Chrome]);
+        assert_eq!(found.os.len(), 2);
+    }
+
+    #[test]
+    fn no_program_does_both() {
+        let found = together(meaning("chromium", &[Browser::Chrome], &[], None), meaning("go", &[Browser::Go], &[], None), NOT_SEEN, None);
+        assert_eq!((found.stack(), found.browsers.len()), ("unknown", 0));
+    }
+
+    /// A VPN sends its own SYN.
+    #[test]
+    fn a_syn_that_leaves_no_system_is_passed_over() {
+        let apple = || meaning("apple", &[], &[Os::MacOs, Os::Ios], None);
+        assert_eq!(together(apple(), NOT_SEEN, meaning("", &[], &[Os::Linux], None), None).os.len(), 2);
+        assert_eq!(together(apple(), NOT_SEEN, meaning("", &[], &[Os::MacOs], None), None).os.len(), 1);
+    }
+
+    #[test]
+    fn a_layer_that_says_nothing_excludes_nothing() {
+        let found = together(meaning("go", &[Browser::Go], &[], None), meaning("", &[], &[], None), Seen::Unknown, None);
+        assert_eq!((found.stack(), found.browsers.len(), found.os.len()), ("go", 1, 0));
+    }
+}

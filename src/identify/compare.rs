@@ -175,3 +175,112 @@ fn same_system(said: Os, hinted: Os) -> bool {
     const LINUX: [Os; 3] = [Os::Linux, Os::Android, Os::ChromeOs];
     said == hinted || said == Os::Other || hinted == Os::Other || (LINUX.contains(&said) && LINUX.contains(&hinted))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::identify::sides;
+    use crate::model::{Seen, Span};
+
+    const CHROME: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
+    const ANDROID: &str = "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Mobile Safari/537.36";
+    const DESKTOP_PAGE: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
+    const FIREFOX: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:144.0) Gecko/20100101 Firefox/144.0";
+    const IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1";
+    const BRANDS: &str = r#""Chromium";v="142", "Google Chrome";v="142", "Not_A Brand";v="99""#;
+
+    fn said(agent: &str, hints: [&str; 3]) -> Sides {
+        let names = ["user-agent", "sec-ch-ua", "sec-ch-ua-platform", "sec-ch-ua-mobile"];
+        let values = [agent, hints[0], hints[1], hints[2]];
+        let headers = names.into_iter().zip(values).filter(|(_, value)| !value.is_empty());
+        sides(&headers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect::<HeaderMap>())
+    }
+
+    fn hints_clash(agent: &str, hints: [&str; 3]) -> bool {
+        let found = compare(&said(agent, hints), &Identification::default(), None, Path::default());
+        assert!(found.contradictions == found.strong && found.contradictions.len() < 2);
+        found.contradictions.has(Contradiction::UaVsHints)
+    }
+
+    #[test]
+    fn user_agent_and_hints_that_cannot_both_be_true() {
+        let edge = format!("{CHROME} Edg/142.0.0.0");
+        for (agent, hints) in [
+            (FIREFOX, [BRANDS, "", ""]),
+            (IPHONE, [BRANDS, "", ""]),
+            ("curl/8.5.0", [BRANDS, "", ""]),
+            (CHROME, [r#""Chromium";v="120", "Google Chrome";v="120""#, "", ""]),
+            (&edge, [BRANDS, "", ""]),
+            (CHROME, [BRANDS, r#""macOS""#, ""]),
+            (CHROME, ["", r#""Android""#, ""]),
+            (CHROME, [BRANDS, "", "?1"]),
+        ] {
+            assert!(hints_clash(agent, hints), "{agent} {hints:?}");
+        }
+    }
+
+    #[test]
+    fn user_agent_and_hints_that_differ_honestly() {
+        let frozen = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/99.0.142.0 Safari/537.36";
+        let bot = "Mozilla/5.0 (compatible; Googlebot/2.1) Chrome/141.0.0.0";
+        for (agent, hints) in [
+            (CHROME, [BRANDS, r#""Windows""#, "?0"]),
+            ("", [BRANDS, r#""Windows""#, "?0"]),
+            (CHROME, ["", "", ""]),
+            // Brave and others: a brand that we do not list, and Chromium's.
+            (CHROME, [r#""Brave";v="142", "Chromium";v="142""#, r#""Windows""#, "?0"]),
+            // A page in an app on Windows.
+            (CHROME, [r#""Microsoft Edge WebView2";v="142", "Chromium";v="142""#, "", ""]),
+            // A policy writes the version where the minor one stood.
+            (frozen, [BRANDS, r#""Windows""#, "?0"]),
+            // A phone that asks for the page of a desktop; a phone with a large screen.
+            (DESKTOP_PAGE, [BRANDS, r#""Android""#, "?0"]),
+            (ANDROID, [BRANDS, r#""Android""#, "?0"]),
+            (bot, [BRANDS, r#""Linux""#, "?0"]),
+            (CHROME, [BRANDS, r#""Unknown""#, "?0"]),
+        ] {
+            assert!(!hints_clash(agent, hints), "{agent} {hints:?}");
+        }
+    }
+
+    fn wire(browsers: &[Browser], possible: Option<Span>) -> Identification {
+        let meaning = Meaning { browsers: browsers.iter().copied().collect(), possible, ..Meaning::default() };
+        Identification { tls: Seen::Known(meaning.into()), ..Identification::default() }
+    }
+
+    #[test]
+    fn a_version_contradicts_only_where_the_table_is_sure() {
+        let claimed = said(CHROME, ["", "", ""]);
+        let verdict = |possible| compare(&claimed, &wire(&[Browser::Chrome], possible), None, Path::default()).confidence;
+        assert_eq!(verdict(None), Confidence::Corroborated);
+        assert_eq!(verdict(Some(Span { from: 100, to: None })), Confidence::Corroborated);
+        assert_eq!(verdict(Some(Span { from: 100, to: Some(141) })), Confidence::Contradicted);
+        assert_eq!(verdict(Some(Span { from: 143, to: None })), Confidence::Contradicted);
+        // Opera counts otherwise: its engine is compared.
+        let opera = said(&format!("{CHROME} OPR/126.0.0.0"), ["", "", ""]);
+        let possible = Some(Span { from: 130, to: None });
+        assert_eq!(compare(&opera, &wire(&[Browser::Opera], possible), None, Path::default()).confidence, Confidence::Corroborated);
+    }
+
+    #[test]
+    fn who_says_nothing_that_the_wire_could_deny_contradicts_nothing() {
+        let edge_html = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/64.0.3282.140 Safari/537.36 Edge/18.17763";
+        let console = "Mozilla/5.0 (PlayStation; PlayStation 5/2.26) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/13.0 Safari/605.1.15";
+        for agent in ["", "Expenses/3.2", "Mozilla/5.0 (compatible; Googlebot/2.1)", edge_html, console] {
+            let found = compare(&said(agent, ["", "", ""]), &wire(&[Browser::Go], None), None, Path::default());
+            assert!(found.contradictions.is_empty(), "{agent}: {:?}", found.clashes);
+        }
+    }
+
+    #[test]
+    fn confidence_never_says_more_than_two_sides_can() {
+        let nothing = compare(&Sides::default(), &Identification::default(), None, Path::default());
+        assert_eq!(nothing, Comparison::default());
+        let claimed = compare(&said(CHROME, ["", "", ""]), &Identification::default(), None, Path::default());
+        assert_eq!(claimed.confidence, Confidence::Claimed);
+        let seen = compare(&Sides::default(), &wire(&[Browser::Chrome], None), None, Path::default());
+        assert_eq!(seen.confidence, Confidence::Claimed);
+    }
+}

@@ -105,12 +105,13 @@ fn shared_codes(a: &[u16], b: &[u16]) -> usize {
 
 impl Codes {
     fn match_list(&self, list: &[u16]) -> bool {
+        // First what a list of something else fails at its first code: most rows are another program's.
         list.starts_with(&self.begins)
+            && (self.only.is_empty() || list.iter().all(|code| self.only.contains(code)))
+            && (self.order.is_empty() || in_order(list, &self.order))
             && self.has.iter().all(|code| list.contains(code))
             && (self.any.is_empty() || self.any.iter().any(|code| list.contains(code)))
             && !self.lacks.iter().any(|code| list.contains(code))
-            && (self.only.is_empty() || list.iter().all(|code| self.only.contains(code)))
-            && (self.order.is_empty() || in_order(list, &self.order))
     }
 }
 
@@ -120,7 +121,7 @@ fn in_order(list: &[u16], order: &[u16]) -> bool {
 }
 
 impl Glob {
-    /// Linear in the text for each star: a star gives way to the next one and is never tried again.
+    /// At most as many steps as text and pattern have characters, multiplied: a star gives way to the next one and is never tried again.
     pub(super) fn matches(&self, text: &str) -> bool {
         let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
         let (mut p, mut t) = (0, 0);
