@@ -112,6 +112,14 @@ fn a_line_tells_all_that_a_hello_shows() {
 }
 
 #[test]
+fn every_field_of_a_line_is_documented() {
+    let docs = include_str!("../docs/fingerprints.md");
+    let line = lines_of(&raw(&whole(FROM, TO, WINDOWS, &records(&chrome().message, 9999)))).remove(0);
+    let missing: Vec<_> = line.as_object().unwrap().keys().filter(|key| !docs.contains(&format!("`{key}`"))).collect();
+    assert_eq!(missing, Vec::<&String>::new());
+}
+
+#[test]
 fn every_link_type_and_byte_order() {
     let chrome = chrome();
     let stream = records(&chrome.message, 9999);

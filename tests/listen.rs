@@ -6,6 +6,7 @@ mod support;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::{Value, json};
 use support::{DEADLINE, Run, eventually, packets, program};
@@ -13,12 +14,18 @@ use support::{DEADLINE, Run, eventually, packets, program};
 struct Listener {
     child: Child,
     addr: SocketAddr,
-    lines: BufReader<ChildStdout>,
+    lines: Receiver<String>,
     stderr: BufReader<ChildStderr>,
 }
 
 impl Listener {
     fn start(args: &[&str]) -> Self {
+        Self::heard_by(args, |stdout, lines| {
+            std::thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).all(|line| lines.send(line).is_ok()));
+        })
+    }
+
+    fn heard_by(args: &[&str], listener: impl FnOnce(ChildStdout, Sender<String>)) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_vestibule"))
             .args(["fingerprint", "--listen"])
             .args(args)
@@ -27,16 +34,17 @@ impl Listener {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let (lines, mut stderr) = (BufReader::new(child.stdout.take().unwrap()), BufReader::new(child.stderr.take().unwrap()));
+        let (send, lines) = channel();
+        listener(child.stdout.take().unwrap(), send);
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         stderr.read_line(&mut line).unwrap();
         let addr = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}")).parse().unwrap();
         Self { child, addr, lines, stderr }
     }
 
-    fn line(&mut self) -> Value {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
+    fn line(&self) -> Value {
+        let line = self.lines.recv_timeout(DEADLINE).expect("a line in time");
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("no line of JSON: {line}"))
     }
 
@@ -163,7 +171,7 @@ fn a_client_is_printed_at_its_first_request_or_when_it_leaves_without_one() {
 
 #[test]
 fn who_says_nothing_or_nonsense_holds_nobody_up_and_is_no_client() {
-    let mut listener = Listener::start(&["127.0.0.1:0", "--wait-request"]);
+    let listener = Listener::start(&["127.0.0.1:0", "--wait-request"]);
     let idle: Vec<_> = (0..20).map(|_| listener.connect()).collect();
     drop(listener.connect());
     for nonsense in [&b"SSH-2.0-OpenSSH_9.2\r\n\r\n"[..], b"\x16\x03\x01\x00\x04\x02\x00\x00\x00", b"\x80\x2e\x01\x03\x01", &[0; 100]] {
@@ -187,7 +195,7 @@ fn both_families_of_addresses_and_signatures_of_ones_own() {
     let own = folder.path().join("own.yaml");
     let (bytes, _) = hello("gnutls-cli/3.7");
     std::fs::write(&own, "rows:\n  - {name: ours, tls: {ja4: [\"t13*\"]}, stack: our-agent, os: [linux]}\n").unwrap();
-    let mut listener = Listener::start(&["[::]:0", "--known", own.to_str().unwrap()]);
+    let listener = Listener::start(&["[::]:0", "--known", own.to_str().unwrap()]);
     for ip in ["127.0.0.1", "[::1]"] {
         let mut stream = support::tcp(format!("{ip}:{}", listener.addr.port()).parse().unwrap());
         stream.write_all(&bytes).unwrap();
@@ -203,13 +211,8 @@ fn both_families_of_addresses_and_signatures_of_ones_own() {
 
 #[test]
 fn it_ends_when_nobody_reads() {
-    let mut listener = Listener::start(&["127.0.0.1:0"]);
+    let mut listener = Listener::heard_by(&["127.0.0.1:0"], |stdout, _| drop(stdout));
     let (bytes, _) = hello("gnutls-cli/3.7");
-    let lines = std::mem::replace(
-        &mut listener.lines,
-        BufReader::new(Command::new("true").stdout(Stdio::piped()).spawn().unwrap().stdout.unwrap()),
-    );
-    drop(lines);
     listener.connect().write_all(&bytes).unwrap();
     assert_eq!(listener.ended().code(), Some(0));
 }

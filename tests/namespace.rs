@@ -3,11 +3,14 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 
+use serde_json::json;
 use support::packets::{ANDROID, APPLE, LINUX, System, WINDOWS};
 use support::tun::{HOST4, HOST6, Tun, inside};
-use support::{Config, Lab, Origin, Reply};
+use support::{Config, DEADLINE, Lab, Origin, Reply};
 
 const WINDOWS_CHROME: &str =
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36";
@@ -16,6 +19,38 @@ const MAC_SAFARI: &str =
 const IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.0 Mobile/15E148 Safari/604.1";
 const PIXEL: &str = "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Mobile Safari/537.36";
 const LINUX_FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0";
+
+/// A client that never completes its handshake: the hello and the SYN of Chrome on Windows.
+#[test]
+fn a_port_tells_hello_and_syn_of_who_goes_no_further() {
+    inside("a_port_tells_hello_and_syn_of_who_goes_no_further", || {
+        let mut tun = Tun::new();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_vestibule"))
+            .args(["fingerprint", "--listen", &format!("[{HOST6}]:0")])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+        let host: SocketAddr = said.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{said}")).parse().unwrap();
+        let recordings = include_str!("fixtures/fingerprints/clients.jsonl");
+        let mut rows = recordings.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let hello = rows.find(|row| row["client"] == "curl_cffi-0.16.3/chrome146").unwrap()["hello"].as_str().unwrap().to_owned();
+        let message: Vec<u8> = (0..hello.len() / 2).map(|at| u8::from_str_radix(&hello[2 * at..2 * at + 2], 16).unwrap()).collect();
+        let from = SocketAddr::new("fd09::77".parse().unwrap(), 40_001);
+        tun.connect(from, host, WINDOWS).send(&support::packets::records(&message, 9999));
+        let (send, lines) = std::sync::mpsc::channel();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        std::thread::spawn(move || stdout.all(|line| send.send(line).is_ok()));
+        let line: serde_json::Value = serde_json::from_str(&lines.recv_timeout(DEADLINE).expect("a line in time")).unwrap();
+        assert_eq!((&line["src"], &line["dst"]), (&json!(from.to_string()), &json!(host.to_string())));
+        assert_eq!((&line["os"], &line["stack"]), (&json!(["windows"]), &json!(["chromium"])), "{line}");
+        assert_eq!(line["syn"], "6:128:mss*44:8:mss1460,nop,ws,nop,nop,sok:-");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+}
 
 #[test]
 fn the_syn_of_every_system_is_recognised_over_ipv4_and_ipv6() {
@@ -47,11 +82,7 @@ fn the_syn_of_every_system_is_recognised_over_ipv4_and_ipv6() {
                 let mut seen: Vec<_> = line["wire"]["os"].as_array().unwrap().iter().map(|os| os.as_str().unwrap()).collect();
                 seen.retain(|seen| !os.contains(seen));
                 assert!(seen.is_empty() && !line["wire"]["os"].as_array().unwrap().is_empty(), "{name} {host}: {}", line["wire"]);
-                assert_eq!(
-                    (line["confidence"].as_str(), &line["contradictions"]),
-                    (Some("corroborated"), &serde_json::json!([])),
-                    "{name}"
-                );
+                assert_eq!((line["confidence"].as_str(), &line["contradictions"]), (Some("corroborated"), &json!([])), "{name}");
             }
         }
         // Who lies of his system: weakly, unless nothing on the way can have sent the SYN for him.
