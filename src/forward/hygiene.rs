@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, request, re
 
 use super::Order;
 use super::failure::{Broken, Failure};
+use crate::record::hex;
 use crate::request::hop;
 
 static DEVICE_ID: HeaderName = HeaderName::from_static("vestibule-device-id");
@@ -45,9 +46,9 @@ pub(super) fn toward_app(head: &mut request::Parts, order: &Order<'_>, host: Opt
         join_cookies(headers);
     }
     if traced {
-        trace(headers);
+        trace(headers, order.request_id);
     } else {
-        headers.insert(&TRACEPARENT, made_traceparent());
+        headers.insert(&TRACEPARENT, made_traceparent(order.request_id));
     }
 
     let named = order.client.named(order.host, order.port);
@@ -130,11 +131,11 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// W3C Trace Context: passed on when well formed, made when not; a state only beside the parent that it belongs to.
-fn trace(headers: &mut HeaderMap) {
+fn trace(headers: &mut HeaderMap, request_id: &HeaderValue) {
     let mut parents = headers.get_all(&TRACEPARENT).iter();
     let sound = parents.next().is_some_and(|parent| is_traceparent(parent.as_bytes())) && parents.next().is_none();
     if !sound {
-        headers.insert(&TRACEPARENT, made_traceparent());
+        headers.insert(&TRACEPARENT, made_traceparent(request_id));
         headers.remove(&TRACESTATE);
     } else if headers.contains_key(&TRACESTATE) && !is_tracestate(headers) {
         headers.remove(&TRACESTATE);
@@ -157,25 +158,19 @@ fn is_traceparent(text: &[u8]) -> bool {
     dashes && ends && hex(version) && version != b"ff" && hex(trace) && !zero(trace) && hex(parent) && !zero(parent) && hex(flags)
 }
 
-fn made_traceparent() -> HeaderValue {
+/// The trace is named as the request is, so that either leads to the other.
+fn made_traceparent(request_id: &HeaderValue) -> HeaderValue {
     // Not sampled: nobody before the app recorded anything. Ids must not be zero.
-    let (high, low, parent) = (fastrand::u64(..), fastrand::u64(1..), fastrand::u64(1..));
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    let [_, _, _, rest @ ..] = &mut text;
-    let (trace, rest) = rest.split_at_mut(32);
-    let (first, second) = trace.split_at_mut(16);
-    digits(first, high);
-    digits(second, low);
-    digits(rest.get_mut(1..17).unwrap_or_default(), parent);
-    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
-}
-
-fn digits(out: &mut [u8], mut value: u64) {
-    for slot in out.iter_mut().rev() {
-        let nibble = (value & 0xf) as u8;
-        *slot = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-        value >>= 4;
+    if let Some(trace) = text.get_mut(3..35)
+        && request_id.len() == trace.len()
+    {
+        trace.copy_from_slice(request_id.as_bytes());
     }
+    if let Some(parent) = text.get_mut(36..52) {
+        parent.copy_from_slice(&hex(fastrand::u64(1..)));
+    }
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
 }
 
 fn is_tracestate(headers: &HeaderMap) -> bool {
@@ -247,6 +242,8 @@ fn sound(headers: &mut HeaderMap) -> Result<(), &'static str> {
 mod tests {
     use super::*;
 
+    const ID: &str = "0190c3a1b2c34d5e8f90a1b2c3d4e5f6";
+
     #[test]
     fn traceparents() {
         for good in
@@ -267,8 +264,10 @@ mod tests {
         ] {
             assert!(!is_traceparent(bad.as_bytes()), "{bad}");
         }
-        let (one, two) = (made_traceparent(), made_traceparent());
+        let id = HeaderValue::from_static(ID);
+        let (one, two) = (made_traceparent(&id), made_traceparent(&id));
         assert!(is_traceparent(one.as_bytes()) && one != two, "{one:?}");
+        assert!(one.to_str().unwrap().contains(ID));
     }
 
     #[test]
@@ -277,7 +276,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(&TRACEPARENT, HeaderValue::from_static(parent));
             headers.insert(&TRACESTATE, HeaderValue::from_static(state));
-            trace(&mut headers);
+            trace(&mut headers, &HeaderValue::from_static(ID));
             (headers.get(&TRACEPARENT) == Some(&HeaderValue::from_static(parent)), headers.contains_key(&TRACESTATE))
         };
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

@@ -17,7 +17,7 @@ use prometheus::Registry;
 pub use self::line::{Connection, fragment, own};
 pub use self::log::{LogError, LogQueue, LogWriter};
 pub use self::shard::{Cell, Family, Timer, Writer};
-pub use self::visit::{Case, Labels, RequestId, Visit};
+pub use self::visit::{Case, Labels, RequestId, Visit, hex};
 use crate::model::{Contradiction, Set};
 use names::{Kind, Metric};
 

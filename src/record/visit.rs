@@ -31,16 +31,24 @@ impl Ids {
     }
 
     fn next(&self, now: SystemTime) -> RequestId {
-        let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let random = self.0.borrow_mut().u128(..) & ((1 << 80) - 1);
-        let mut id = millis << 80 | random;
-        let mut text = [b'0'; 32];
-        for digit in text.iter_mut().rev() {
-            *digit = b"0123456789abcdef".get((id & 15) as usize).copied().unwrap_or(b'0');
-            id >>= 4;
-        }
+        let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let mut random = self.0.borrow_mut();
+        let mut text = [0; 32];
+        let (high, low) = text.split_at_mut(16);
+        high.copy_from_slice(&hex(millis << 16 | u64::from(random.u16(..))));
+        low.copy_from_slice(&hex(random.u64(..)));
         RequestId(text)
     }
+}
+
+/// Sixteen lower-case digits.
+pub fn hex(value: u64) -> [u8; 16] {
+    let digit = |nibble: u8| b'0' + nibble + if nibble > 9 { b'a' - b'9' - 1 } else { 0 };
+    let mut text = [0; 16];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(value.to_be_bytes()) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+    text
 }
 
 /// The label values of a decision.
