@@ -277,3 +277,30 @@ fn hints_are_asked_for_over_https_and_an_apps_own_wish_stands() {
     let quiet = World::new(|config| config);
     assert_eq!(asked(quiet.curl().get(URL)), None, "nobody is asked unless the operator wants it");
 }
+
+#[test]
+fn one_stack_under_an_offices_browsers_is_a_middlebox_and_their_claims_stand() {
+    let world = World::new(|config| config);
+    // Of this machine's own system, which the SYN shows.
+    let [chrome, firefox] = [CHROME, FIREFOX].map(|claim| claim.replace("Windows NT 10.0; Win64; x64", "X11; Linux x86_64"));
+    let as_browser = |name: &str, claim: &str| {
+        let device = world.lab.device(name, FIT);
+        world.line(&Curl::to(&world.proxy, &world.lab).device(&device).header(claim).get(URL))
+    };
+    let intercepted = |line: &Value| line["wire"]["intercepted"].clone();
+    // Three devices of one make are one browser that nobody knows; a fourth client of another make is one liar more.
+    for name in ["a", "b", "c"] {
+        let line = as_browser(name, &chrome);
+        assert_eq!((intercepted(&line), &line["contradictions"][0]["kind"]), (json!(false), &json!("ua_browser_vs_tls")), "{line}");
+    }
+    for name in ["d", "e"] {
+        assert_eq!(intercepted(&as_browser(name, &firefox)), json!(false), "{name}");
+    }
+    let line = as_browser("f", &firefox);
+    assert_eq!((intercepted(&line), &line["contradictions"]), (json!(true), &json!([])), "{line}");
+    let line = as_browser("g", &chrome);
+    assert_eq!((&line["tier"], intercepted(&line), &line["contradictions"]), (&json!("healthy"), json!(true), &json!([])), "{line}");
+    // Another stack from the same place is judged by itself.
+    let other = world.line(&world.curl().http1().arg("--tls-max").arg("1.2").header(&chrome).get(URL));
+    assert_eq!((intercepted(&other), &other["contradictions"][0]["kind"]), (json!(false), &json!("ua_browser_vs_tls")), "{other}");
+}
