@@ -133,7 +133,12 @@ fn python_node_and_java() {
             "const c = require('http2').connect(process.argv[1]), s = c.request({':path': '/'}); s.resume(); s.on('end', () => c.close()); s.end()",
         ),
     ] {
-        let line = world.line(program("node").args(["-e", script, &url]).env("NODE_EXTRA_CA_CERTS", world.ca()).env_remove("NODE_OPTIONS"));
+        let line = world.line(
+            program("node")
+                .args(["--dns-result-order=ipv4first", "-e", script, &url])
+                .env("NODE_EXTRA_CA_CERTS", world.ca())
+                .env_remove("NODE_OPTIONS"),
+        );
         recognised(&line, what, "openssl", "node", None);
     }
 
