@@ -19,16 +19,19 @@ pub struct Path {
 /// `record` is the system of the device's record, if there is a record that names one.
 pub fn compare(sides: &Sides, wire: &Identification, record: Option<Os>, path: Path) -> Comparison {
     let mut found = Found::default();
-    // Hints alone are a claim as well; where the User-Agent speaks, it is what the contradictions are named for.
-    let said = if sides.user_agent.claims.browser.is_some() { &sides.user_agent } else { &sides.hints };
-    let own = [(Contradiction::UaBrowserVsTls, &wire.tls), (Contradiction::UaBrowserVsH2, &wire.h2)];
-    for (kind, layer) in own {
+    // Either side's claims are what rules read (the hints' first), so both are held against the wire: a User-Agent that names nobody must not hide them.
+    let claimants = [&sides.user_agent, &sides.hints];
+    for (kind, layer) in [(Contradiction::UaBrowserVsTls, &wire.tls), (Contradiction::UaBrowserVsH2, &wire.h2)] {
         if let Some(meaning) = layer.meaning().filter(|_| !path.intercepted) {
-            found.note(browser(said, meaning), kind, true, || (claimed_browser(said), meaning.text()));
+            for said in claimants {
+                found.note(browser(said, meaning), kind, true, || (claimed_browser(said), meaning.text()));
+            }
         }
     }
-    if let (Some(os), Some(meaning)) = (said.claims.os, wire.syn.meaning()) {
-        found.note(system(os, meaning), Contradiction::UaOsVsSyn, path.syn_direct, || (os.as_str().to_owned(), meaning.text()));
+    if let Some(meaning) = wire.syn.meaning() {
+        for os in claimants.into_iter().filter_map(|said| said.claims.os) {
+            found.note(system(os, meaning), Contradiction::UaOsVsSyn, path.syn_direct, || (os.as_str().to_owned(), meaning.text()));
+        }
     }
     if let Some((claimed, hinted)) = apart(&sides.user_agent, &sides.hints) {
         found.note(Some(false), Contradiction::UaVsHints, true, || (claimed, hinted));
@@ -271,6 +274,26 @@ mod tests {
         for agent in ["", "Expenses/3.2", "Mozilla/5.0 (compatible; Googlebot/2.1)", edge_html, console] {
             let found = compare(&said(agent, ["", "", ""]), &wire(&[Browser::Go], None), None, Path::default());
             assert!(found.contradictions.is_empty(), "{agent}: {:?}", found.clashes);
+        }
+    }
+
+    /// A name that nobody knows in the User-Agent does not hide what the hints claim, and `claims.browser` is theirs.
+    #[test]
+    fn a_claim_in_the_hints_alone_is_held_against_the_wire() {
+        for agent in ["", "x", "Mozilla/5.0 (compatible; Googlebot/2.1)", "Mozilla/5.0 (X11; FreeBSD amd64) x/1.0"] {
+            let claimed = said(agent, [BRANDS, r#""Windows""#, "?0"]);
+            assert_eq!((claimed.merged.browser, claimed.merged.os), (Some(Browser::Chrome), Some(Os::Windows)));
+            let found = compare(&claimed, &wire(&[Browser::Curl], None), None, Path::default());
+            assert!(found.strong.has(Contradiction::UaBrowserVsTls), "{agent}: {:?}", found.clashes);
+            assert_eq!(&*found.clashes[0].claimed, "chrome 142 on windows");
+            let linux = Identification {
+                syn: Seen::Known(Meaning { os: [Os::Linux].into_iter().collect(), ..Meaning::default() }.into()),
+                ..Identification::default()
+            };
+            let found = compare(&claimed, &linux, None, Path { syn_direct: true, intercepted: false });
+            assert!(found.strong.has(Contradiction::UaOsVsSyn), "{agent}: {:?}", found.clashes);
+            let honest = compare(&claimed, &wire(&[Browser::Chrome], None), None, Path::default());
+            assert_eq!((honest.contradictions, honest.confidence), (Set::EMPTY, Confidence::Corroborated));
         }
     }
 
