@@ -96,7 +96,8 @@ fn families(side: &Side) -> Set<Browser> {
         (Browser::Other | Browser::Bot, _) => return Set::EMPTY,
         (_, Some(Engine::Apple)) => Browser::Safari,
         (_, Some(Engine::Chromium | Engine::Firefox)) => browser,
-        (Browser::Safari, None) if side.claims.os == Some(Os::Linux) => Browser::WebKitGtk,
+        // WebKitGTK says a version of Safari's; QtWebKit (wkhtmltopdf, PhantomJS) says its program's instead, over OpenSSL.
+        (Browser::Safari, None) if side.claims.os == Some(Os::Linux) && side.claims.browser_version.is_some() => Browser::WebKitGtk,
         // A browser that does not say what it is built on: old, a television, a console.
         (
             Browser::Safari
@@ -269,9 +270,11 @@ mod tests {
 
     #[test]
     fn who_says_nothing_that_the_wire_could_deny_contradicts_nothing() {
+        let to_pdf = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/534.34 (KHTML, like Gecko) wkhtmltopdf Safari/534.34";
+        let phantom = "Mozilla/5.0 (Macintosh; Intel Mac OS X) AppleWebKit/538.1 (KHTML, like Gecko) PhantomJS/2.1.1 Safari/538.1";
         let edge_html = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/64.0.3282.140 Safari/537.36 Edge/18.17763";
         let console = "Mozilla/5.0 (PlayStation; PlayStation 5/2.26) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/13.0 Safari/605.1.15";
-        for agent in ["", "Expenses/3.2", "Mozilla/5.0 (compatible; Googlebot/2.1)", edge_html, console] {
+        for agent in ["", "Expenses/3.2", "Mozilla/5.0 (compatible; Googlebot/2.1)", edge_html, console, to_pdf, phantom] {
             let found = compare(&said(agent, ["", "", ""]), &wire(&[Browser::Go], None), None, Path::default());
             assert!(found.contradictions.is_empty(), "{agent}: {:?}", found.clashes);
         }

@@ -134,8 +134,8 @@ fn engine(claims: &Claims, text: &[u8]) -> Option<Engine> {
         _ if says(b"edge") => None,
         _ if CHROMIUM.iter().any(|product| says(product)) => Some(Engine::Chromium),
         _ if claims.browser == Some(Firefox) => Some(Engine::Firefox),
-        // Elsewhere it is WebKit of another make: WebKitGTK, a television, a console.
-        Some(Os::MacOs) if claims.browser == Some(Safari) => Some(Engine::Apple),
+        // Elsewhere it is WebKit of another make: WebKitGTK, QtWebKit, a television, a console.
+        Some(Os::MacOs) if claims.browser == Some(Safari) && says(b"version") => Some(Engine::Apple),
         _ => None,
     }
 }
