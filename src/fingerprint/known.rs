@@ -122,12 +122,16 @@ fn stacks(a: &Meaning, b: &Meaning) -> SmallVec<[Arc<str>; 2]> {
     }
 }
 
-/// Versions of different families cannot be compared; a range that the other layer excludes is the hello's, which changes more often.
+/// Versions of different families cannot be compared. Where the usual program has no version that does both, it is one of those that possibly do
+/// (a field trial, a release between two rows); else the range is the hello's, which changes more often.
 fn versions(a: &Meaning, b: &Meaning) -> Option<Span> {
     match (a.versions, b.versions) {
-        (Some(x), Some(y)) if a.stacks == b.stacks => Some(x.both(y).unwrap_or(x)),
+        (Some(x), Some(y)) if a.stacks == b.stacks => {
+            let possible = || a.possible.zip(b.possible).and_then(|(a, b)| a.both(b));
+            Some(x.both(y).or_else(possible).unwrap_or(x))
+        }
         (Some(x), _) => Some(x),
-        (None, y) if !meet(a.browsers, b.browsers).is_empty() => y,
+        (None, y) if a.stacks.is_empty() || a.stacks == b.stacks => y,
         (None, _) => None,
     }
 }
@@ -160,6 +164,19 @@ mod tests {
         assert_eq!((found.stack(), found.versions), ("chromium", span(120, Some(132))));
         assert_eq!(found.browsers.iter().collect::<Vec<_>>(), [Browser::Chrome]);
         assert_eq!(found.os.len(), 2);
+    }
+
+    #[test]
+    fn versions_that_usually_do_not_meet_are_those_that_possibly_do() {
+        let span = |from, to| Span { from, to: Some(to) };
+        let row = |versions, possible| {
+            let stacks = SmallVec::from_iter([Arc::from("apple")]);
+            Seen::Known(Arc::new(Meaning { stacks, versions: Some(versions), possible, ..Meaning::default() }))
+        };
+        let together = |tls, h2| together(row(span(15, 17), tls), row(span(18, 26), h2), NOT_SEEN, None).versions;
+        assert_eq!(together(Some(span(14, 18)), Some(span(17, 26))), Some(span(17, 18)));
+        assert_eq!(together(Some(span(14, 18)), Some(span(19, 26))), Some(span(15, 17)));
+        assert_eq!(together(Some(span(14, 18)), None), Some(span(15, 17)));
     }
 
     #[test]
