@@ -126,7 +126,7 @@ struct Label {
 }
 
 fn label(name: &str) -> Label {
-    const KINDS: [(&str, &str, &str); 25] = [
+    const KINDS: [(&str, &str, &str); 35] = [
         ("chromium", "chromium", "chromium"),
         ("chrome", "chromium", "chrome"),
         ("edge", "chromium", "edge"),
@@ -137,6 +137,7 @@ fn label(name: &str) -> Label {
         ("openssl", "openssl", "other"),
         ("gnutls", "gnutls", "other"),
         ("node", "openssl", "node"),
+        ("curl-nss", "nss", "curl"),
         ("curl", "openssl", "curl"),
         ("git", "gnutls", "curl"),
         ("wget", "gnutls", "wget"),
@@ -152,16 +153,27 @@ fn label(name: &str) -> Label {
         ("webkitgtk", "gnutls", "webkitgtk"),
         ("reqwest", "rustls", "rust"),
         ("uv", "rustls", "rust"),
+        ("none", "rustls", "rust"),
+        ("deno", "rustls", "node"),
+        ("bun", "boringssl", "node"),
+        ("dart", "boringssl", "other"),
+        ("mono", "boringssl", "dotnet"),
+        ("erlang", "erlang", "other"),
+        ("conscrypt", "conscrypt", "okhttp"),
+        ("mbedtls", "mbedtls", "other"),
+        ("wolfssl", "wolfssl", "other"),
     ];
     let (kind, version) = name.split_once('/').unwrap_or((name, ""));
     // A replica counts as what it plays.
-    let (kind, version) = if kind.starts_with("curl_cffi") { (version, version) } else { (name, version) };
+    let replica = ["curl_cffi", "rnet", "tls_client", "primp"].iter().any(|library| kind.starts_with(library));
+    let (kind, version) = if replica { (version, version) } else { (name, version) };
     let (_, stack, family) = KINDS.into_iter().find(|(start, ..)| kind.starts_with(start)).unwrap();
     let digits: String = version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     let version = match family {
         "safari" => digits[..2].parse().ok(),
         // Tor Browser counts otherwise than the Firefox that it is.
         "firefox" if kind.starts_with("tor") => Some(128),
+        "node" if !kind.starts_with("node") => None,
         "chrome" | "chromium" | "edge" | "firefox" | "java" | "node" => digits.parse().ok(),
         _ => None,
     };
@@ -176,7 +188,8 @@ fn recognised(clients: &[Client]) {
         let found = client.identified();
         let family = found.browsers.iter().any(|browser| browser.as_str() == expected.family);
         let version = expected.version.is_none_or(|version| found.versions.is_some_and(|span| span.holds(version)));
-        if found.stacks.len() != 1 || &*found.stacks[0] != expected.stack || !family || !version || matches!(found.h2, Seen::Unknown) {
+        let unknown = [&found.tls, &found.h2].iter().any(|layer| matches!(layer, Seen::Unknown));
+        if found.stacks.len() != 1 || &*found.stacks[0] != expected.stack || !family || !version || unknown {
             wrong.push(format!(
                 "{}: stacks {:?}, {:?}, versions {:?}, tls {:?}, h2 {:?} of {:?}; ja4_stable {:?}",
                 client.name,
@@ -379,7 +392,16 @@ fn liars_raise_exactly_theirs() {
         ("wget/1.21.3", CHROME, &[TLS]),
         // The other way round: a browser's stack under a tool's name.
         ("curl_cffi-0.16.3/chrome142", "curl/8.5.0", &[TLS, H2]),
-        // Plain BoringSSL with Chrome's HTTP/2.
+        // The hello is what field trials and switches allow, the opening is not.
+        ("rnet-2.4.2/chrome105", CHROME, &[H2]),
+        // Who knows every suite of a browser, and not what it does with them.
+        ("bun/1.4.5", CHROME, &[TLS]),
+        ("deno/2.9.6", CHROME, &[TLS, H2]),
+        ("primp-2.0.1/safari26", CHROME, &[TLS, H2]),
+        ("tls_client-2.0.0/conscrypt-android9", CHROME, &[TLS, H2]),
+        ("tls_client-2.0.0/dart-ios", IPHONE, &[TLS]),
+        ("wolfssl/5.5", SAFARI, &[TLS]),
+        ("mbedtls/2.28", FIREFOX, &[TLS]),
     ] {
         assert_eq!(raised(one(client), &[("user-agent", agent)]), expected, "{client} as {agent}");
     }
@@ -463,6 +485,26 @@ fn a_stack_survives_its_switches() {
                 assert!(verdict.strong.is_empty(), "{} without {off:04x?}: {:?}", client.name, verdict.clashes);
             }
         }
+    }
+}
+
+/// Conscrypt is Android's; whoever brings a BoringSSL of his own runs anywhere.
+#[test]
+fn a_library_that_runs_anywhere_tells_no_system() {
+    for (name, expected) in [
+        ("bun/1.4.5", &[][..]),
+        ("tls_client-2.0.0/dart-ios", &[]),
+        ("mono/6.8", &[]),
+        ("tls_client-2.0.0/conscrypt-android7", &[Os::Android]),
+        ("tls_client-2.0.0/conscrypt-android11", &[Os::Android]),
+        ("rnet-2.4.2/conscrypt-okhttp3.9", &[Os::Android]),
+    ] {
+        let mut client = one(name);
+        client.wire.syn = None;
+        let wire = client.identified();
+        assert_eq!(wire.os, expected.iter().copied().collect(), "{name}");
+        let found = compare(&client.sides(), &wire, Some(Os::Android), Path::default());
+        assert!(found.contradictions.is_empty(), "{name}: {:?}", found.clashes);
     }
 }
 
