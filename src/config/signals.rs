@@ -67,7 +67,11 @@ pub const SIGNALS: &[Signal] = &[
         SignalKind::Wire(WireField::Ja4Stable),
         "JA4 without what changes between connections of one client, or `unavailable`.",
     ),
-    signal("wire.h2", SignalKind::Wire(WireField::H2), "The HTTP/2 opening, `settings|window update|priorities|order`, or `unavailable`."),
+    signal(
+        "wire.h2",
+        SignalKind::Wire(WireField::H2),
+        "The HTTP/2 opening (settings, window update, priorities, order of pseudo-header fields), or `unavailable`.",
+    ),
     signal(
         "wire.syn",
         SignalKind::Wire(WireField::Syn),
@@ -150,7 +154,9 @@ pub fn words(kind: SignalKind) -> Vec<&'static str> {
         SignalKind::Wire(WireField::Os) => Os::ALL.iter().map(|o| o.as_str()).chain(["unknown", "unavailable"]).collect(),
         SignalKind::Wire(WireField::Browser) => Browser::ALL.iter().map(|b| b.as_str()).chain(["unknown", "unavailable"]).collect(),
         SignalKind::Claim(ClaimField::Os) => Os::ALL.iter().map(|o| o.as_str()).chain(["unavailable"]).collect(),
-        SignalKind::Claim(ClaimField::Browser) => Browser::ALL.iter().map(|b| b.as_str()).chain(["unavailable"]).collect(),
+        SignalKind::Claim(ClaimField::Browser) => {
+            Browser::ALL.iter().filter(|b| b.is_claimed()).map(|b| b.as_str()).chain(["unavailable"]).collect()
+        }
         SignalKind::Claim(ClaimField::FormFactor) => FormFactor::ALL.iter().map(|f| f.as_str()).chain(["unavailable"]).collect(),
         SignalKind::Fact => crate::model::FactState::ALL.iter().map(|s| s.as_str()).collect(),
         SignalKind::KeyProof => vec!["none", "browser", "certificate"],

@@ -67,11 +67,13 @@ impl Driven {
         let mut inner = Context::from_waker(&self.waker);
         let mut result = Poll::Pending;
         for _ in 0..Self::ROUNDS {
-            result = wanted(&mut inner);
             self.relay.again.store(false, Ordering::Release);
-            if result.is_ready() {
+            result = wanted(&mut inner);
+            if result.is_ready() || self.connection.is_none() {
                 break;
             }
+            // What it told the connection is heard now.
+            self.relay.again.store(false, Ordering::Release);
             Self::poll_connection(&mut self.connection, &mut inner);
             if !self.relay.again.load(Ordering::Acquire) {
                 break;
@@ -118,5 +120,36 @@ impl Driven {
 
     pub(super) fn is_gone(&self) -> bool {
         self.connection.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So does a channel of tokio's whose task has used up its turn; without a connection nothing else wakes the task.
+    #[test]
+    fn who_puts_itself_off_is_asked_again_though_the_connection_has_ended() {
+        #[derive(Default)]
+        struct Woken(AtomicBool);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let relay = Arc::new(Relay::default());
+        let mut driven = Driven { connection: None, waker: Waker::from(Arc::clone(&relay)), relay };
+        let woken = Arc::new(Woken::default());
+        let task = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&task);
+        assert!(driven.drive(&mut cx, |_| Poll::<()>::Pending).is_pending());
+        assert!(!woken.0.load(Ordering::Relaxed), "no busy waiting");
+        let put_off = driven.drive(&mut cx, |cx| {
+            cx.waker().wake_by_ref();
+            Poll::<()>::Pending
+        });
+        assert!(put_off.is_pending() && woken.0.swap(false, Ordering::Relaxed));
+        assert!(driven.drive(&mut cx, |_| Poll::<()>::Pending).is_pending());
+        assert!(!woken.0.load(Ordering::Relaxed), "once");
     }
 }

@@ -20,7 +20,7 @@ static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto"
 pub(super) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// As many fields as `toward_app` sets at most.
+/// As many fields as `toward_app` sets at most, fingerprints left out.
 const OURS: usize = 13;
 
 /// Rewrites a request's head in place. `length` is the body's, `None` when only its end will tell. `host` is the Host that the app receives,
@@ -34,7 +34,7 @@ pub(super) fn toward_app(head: &mut request::Parts, order: &Order<'_>, host: Opt
 
     let headers = &mut head.headers;
     // Grows once, not several times.
-    headers.reserve(OURS);
+    headers.reserve(OURS + order.identity.fingerprints.len());
     let (mut framed, mut cookies, mut traced) = (false, false, false);
     hop::strip_request(headers, |name| {
         framed |= *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING;

@@ -109,13 +109,13 @@ impl Conn {
         Self { core, door, peer, wire, chain: Vec::new(), served: None, spared: None, client, opening: OnceCell::new(), state }
     }
 
-    /// What the first request's bytes showed. Whole before that request comes to the gate, and the same for all that follow.
+    /// What the first request's bytes showed. Whole before that request comes to the gate, and the same for all that follow: decisions are memoised
+    /// without it.
     pub fn opening(&self) -> &Opening {
-        const UNSEEN: &Opening = &Opening { h2: None, header_order: None };
-        self.opening.get().unwrap_or(UNSEEN)
+        self.opening.get_or_init(Opening::default)
     }
 
-    /// Told once, by who reads the connection's bytes; what is told later is not heard.
+    /// Told once, by who reads the connection's bytes; what is told after somebody asked is not heard.
     pub fn opened(&self, opening: Opening) {
         let _ = self.opening.set(opening);
     }
@@ -313,6 +313,23 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
         assert_ne!(later.serial, slow.serial, "no decision of the one is found for the other");
         let again = pin!(conn.known(&after, began, instant)).as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(again, Poll::Ready(known) if known.serial == later.serial), "kept");
+    }
+
+    #[tokio::test]
+    async fn an_opening_is_the_same_for_every_request_of_a_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        let house = house(folder.path(), 1, None, None);
+        let core = Core::new(Desk::new(Arc::new(Record::new().unwrap()), Writer(0)), Arc::new(ArcSwap::new(Arc::clone(&house.rules))));
+        let door = Arc::new(Door { listener: Arc::from("edge"), https: true, redirect_port: None });
+        let connect = || Conn::new(Rc::clone(&core), Arc::clone(&door), IpAddr::from([127, 0, 0, 1]));
+        let seen = Opening { h2: Some("|00|0|m".into()), header_order: None };
+        let (early, late) = (connect(), connect());
+        early.opened(seen.clone());
+        early.opened(Opening::default());
+        assert_eq!(early.opening(), &seen);
+        assert_eq!(late.opening(), &Opening::default());
+        late.opened(seen);
+        assert_eq!(late.opening(), &Opening::default(), "what was decided without it stays so");
     }
 
     #[test]

@@ -56,8 +56,7 @@ impl Conn {
                 sighted.sight = Rc::new(sight);
                 sighted.serial += 1;
             }
-            // A verdict that this very look turned is in it already.
-            sighted.made_of = Some(MadeOf { turns: rules.middleboxes.turns(), ..made_of });
+            sighted.made_of = Some(made_of);
         }
         (Rc::clone(&sighted.sight), sighted.serial)
     }

@@ -40,7 +40,7 @@ words!(
 );
 
 words!(
-    /// A client program's family, as claimed.
+    /// A client program's family, as claimed or as the wire has it.
     Browser {
         Chrome = "chrome", Chromium = "chromium", Edge = "edge", Firefox = "firefox", Safari = "safari", Opera = "opera",
         Samsung = "samsung", WebView = "webview", Curl = "curl", Wget = "wget", Python = "python", Go = "go", Java = "java",
@@ -53,6 +53,13 @@ words!(
         Rust = "rust",
     }
 );
+
+impl Browser {
+    /// Whether `identify::claims` ever says it of a client; the others are the wire's alone.
+    pub const fn is_claimed(self) -> bool {
+        !matches!(self, Self::WebKitGtk | Self::DotNet | Self::Rust)
+    }
+}
 
 words!(
     FormFactor { Desktop = "desktop", Phone = "phone", Tablet = "tablet", Tool = "tool", Other = "other" }

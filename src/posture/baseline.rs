@@ -117,8 +117,8 @@ impl Baseline {
         self.stacks.iter().map(|spoken| spoken.last).max()
     }
 
-    /// Takes a sighting in. Gives the stack that had to make room.
-    pub fn note(&mut self, stack: Stack, verdict: Verdict, now: Timestamp, limits: &Limits) -> Option<Stack> {
+    /// Takes a sighting in. Gives the stacks that had to make room, never the one that was seen.
+    pub fn note(&mut self, stack: Stack, verdict: Verdict, now: Timestamp, limits: &Limits) -> Vec<Stack> {
         let news = match verdict {
             Verdict::Learning | Verdict::Known => None,
             Verdict::Fleet | Verdict::Settled | Verdict::Drift => self.news(stack, now, limits),
@@ -133,15 +133,28 @@ impl Baseline {
             }
             spoken.last = spoken.last.max(now);
             spoken.own = own;
-            return None;
+            return Vec::new();
         }
+        let gone = self.thin_out(own, if own { OWN_MAX - 1 } else { DRIFTS_MAX - 1 });
         self.stacks.push(Spoken { stack, first: now, last: now, steady: now, own, news });
-        let alike = || self.stacks.iter().enumerate().filter(|(_, spoken)| spoken.own == own);
-        if alike().count() <= if own { OWN_MAX } else { DRIFTS_MAX } {
-            return None;
+        gone
+    }
+
+    /// Drops what is more than a process of its own would have let in: for what others saw.
+    pub fn make_room(&mut self) -> Vec<Stack> {
+        let mut gone = self.thin_out(true, OWN_MAX);
+        gone.append(&mut self.thin_out(false, DRIFTS_MAX));
+        gone
+    }
+
+    fn thin_out(&mut self, own: bool, most: usize) -> Vec<Stack> {
+        let mut gone = Vec::new();
+        loop {
+            let alike = || self.stacks.iter().enumerate().filter(|(_, spoken)| spoken.own == own);
+            let oldest = alike().min_by_key(|(_, spoken)| spoken.last).filter(|_| alike().count() > most);
+            let Some((oldest, _)) = oldest else { return gone };
+            gone.push(self.stacks.swap_remove(oldest).stack);
         }
-        let oldest = alike().min_by_key(|(_, spoken)| spoken.last)?.0;
-        Some(self.stacks.swap_remove(oldest).stack)
     }
 
     /// Drops what was not seen for as long as anything is kept.

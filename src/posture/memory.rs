@@ -109,10 +109,20 @@ struct Entry {
     pending: Option<Box<Pending>>,
 }
 
+/// No more than the device has in memory and had in the store, however long the store cannot be written.
 #[derive(Debug, Default)]
 struct Pending {
-    stacks: Vec<(Stack, Texts)>,
+    stacks: Vec<Untold>,
     gone: Vec<Stack>,
+}
+
+/// A stack that the store is to be told of.
+#[derive(Debug)]
+struct Untold {
+    stack: Stack,
+    texts: Texts,
+    /// The store does not have it.
+    new: bool,
 }
 
 impl Memory {
@@ -240,7 +250,7 @@ impl Shared {
             let changed = before.is_none_or(|before| before.own == verdict.is_drift());
             if changed || before.is_some_and(|before| past(before.last, now) >= touch) {
                 let texts = texts(sighting, is_hashed(limits.hash, device));
-                entry.pending.get_or_insert_default().stacks.push((stack, texts));
+                entry.pending.get_or_insert_default().tell(stack, texts, before.is_none());
             }
             (verdict, changed)
         });
@@ -334,13 +344,20 @@ impl Entry {
             gone.extend(self.baseline.take().into_iter().flat_map(|baseline| baseline.stacks).map(|spoken| spoken.stack));
         }
         let baseline = self.baseline.get_or_insert_with(|| Baseline::begin(now));
+        // A clock that was ahead when the device first came would have it learned until then.
+        baseline.since = baseline.since.min(now);
         let verdict = judge(baseline, fleet, stack, now, limits);
         let before = baseline.stacks.iter().find(|spoken| spoken.stack == stack).copied();
-        gone.extend(baseline.note(stack, verdict, now, limits));
-        if !gone.is_empty() {
-            self.pending.get_or_insert_default().gone.extend(gone);
-        }
+        gone.append(&mut baseline.note(stack, verdict, now, limits));
+        self.lose(gone);
         (verdict, before)
+    }
+
+    fn lose(&mut self, gone: Vec<Stack>) {
+        if !gone.is_empty() {
+            let pending = self.pending.get_or_insert_default();
+            gone.into_iter().for_each(|stack| pending.lose(stack));
+        }
     }
 
     fn take(&mut self, id: &str) -> Option<Remembered> {
@@ -352,10 +369,26 @@ impl Entry {
             seen: self.seen,
             since: self.baseline.as_ref().map(|baseline| baseline.since),
             epoch: self.epoch,
-            stacks: stacks.into_iter().filter_map(|(stack, texts)| Some((spoken(stack)?, texts))).collect(),
+            stacks: stacks.into_iter().filter_map(|untold| Some((spoken(untold.stack)?, untold.texts))).collect(),
             gone,
             said: None,
         })
+    }
+}
+
+impl Pending {
+    fn tell(&mut self, stack: Stack, texts: Texts, new: bool) {
+        match self.stacks.iter_mut().find(|untold| untold.stack == stack) {
+            Some(untold) => untold.texts = texts,
+            None => self.stacks.push(Untold { stack, texts, new }),
+        }
+    }
+
+    fn lose(&mut self, stack: Stack) {
+        let untold = self.stacks.iter().position(|untold| untold.stack == stack).map(|at| self.stacks.swap_remove(at));
+        if untold.is_none_or(|untold| !untold.new) {
+            self.gone.push(stack);
+        }
     }
 }
 

@@ -50,7 +50,7 @@ fn cve_2024_45410_connection_cannot_strip_identity() {
             ("vestibule-device-class", "corporate"),
             ("vestibule-tier", "healthy"),
             ("vestibule-decision", "forward"),
-            ("x-request-id", "id-1"),
+            ("x-request-id", "0190c3a1b2c34d5e8f90a1b2c3d4e5f6"),
             ("x-forwarded-for", "192.0.2.7"),
             ("x-forwarded-host", "wiki"),
             ("x-forwarded-proto", "https"),

@@ -215,7 +215,7 @@ async fn gate(front: Front, merged: Merged, client: Rc<Client>, request: Request
     let framing = request::framing::check(request.version(), request.headers());
     let (Ok((host, port)), Ok(path), Ok(())) = (authority, path, framing) else { return Ok(refused(400)) };
     let identity = Identity::new(Some("laptop-7"), "corporate", "healthy", Effect::Forward, []);
-    let request_id = HeaderValue::from_static("id-1");
+    let request_id = HeaderValue::from_static("0190c3a1b2c34d5e8f90a1b2c3d4e5f6");
     let order = Order { app: AppId(0), host: &host, port, path: &path, client: &client, request_id: &request_id, identity: &identity };
     let upstreams = Rc::clone(&front.upstreams.borrow());
     Ok(match send(permit(merged), &order, &upstreams, request).await {

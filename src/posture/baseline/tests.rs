@@ -172,7 +172,7 @@ fn a_flood_of_stacks_pushes_out_nothing_that_is_the_devices_own() {
         let stack = stack(*n, None, None);
         let verdict = judge(&baseline, &Fleet::default(), stack, day(20), &LIMITS);
         assert_eq!(verdict, Verdict::Drift);
-        baseline.note(stack, verdict, day(20), &LIMITS).is_some()
+        baseline.note(stack, verdict, day(20), &LIMITS).len() == 1
     });
     assert_eq!(dropped.count(), 1000 - DRIFTS_MAX);
     assert_eq!(baseline.stacks.len(), 2 + DRIFTS_MAX);

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::{Entry, Shared, held, key, past};
+use super::{Entry, Shard, Shared, held, key, past};
+use crate::config;
 use crate::posture::baseline::{Baseline, Fleet, Spoken};
 use crate::posture::census::Census;
 use crate::posture::error::Error;
@@ -22,7 +23,7 @@ use crate::posture::values;
 const BEAT: Duration = Duration::from_secs(1);
 /// How long a batch waits for another process that is writing; nobody waits for the batch.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The fleet is counted, and what is old forgotten, at least so often.
+/// What is old is forgotten so often, and the fleet counted at least so often.
 const ROUND: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -41,14 +42,14 @@ pub struct Scribe {
     rev: i64,
     /// What could not be written. Meanwhile the memory collects what comes, within its own bounds.
     unwritten: Option<Batch>,
-    rounds: Instant,
+    /// When the store last forgot what is old, and by which limits.
+    forgot: Option<(Instant, config::Memory)>,
 }
 
 impl Scribe {
     pub fn begin(shared: Arc<Shared>) -> Result<Self, Error> {
-        let mut scribe = Self { shared, store: None, secret: None, rev: 0, unwritten: None, rounds: Instant::now() };
-        scribe.open()?;
-        scribe.round()?;
+        let mut scribe = Self { shared, store: None, secret: None, rev: 0, unwritten: None, forgot: None };
+        scribe.keep_up()?;
         Ok(scribe)
     }
 
@@ -87,12 +88,14 @@ impl Scribe {
         self.open()?;
         self.write()?;
         self.take_in()?;
-        let often = {
-            let limits = self.shared.limits.load();
-            ROUND.min(limits.baseline.keep / 4).min(limits.census.keep / 4)
-        };
-        if self.shared.restless.swap(false, Relaxed) || self.rounds.elapsed() >= often {
-            self.round()?;
+        let limits = **self.shared.limits.load();
+        let often = ROUND.min(limits.baseline.keep / 4).min(limits.census.keep / 4);
+        let due = self.forgot.is_none_or(|(when, by)| when.elapsed() >= often || by != limits);
+        if due {
+            self.forget(limits)?;
+        }
+        if self.shared.restless.swap(false, Relaxed) || due {
+            self.count()?;
         }
         Ok(())
     }
@@ -134,7 +137,8 @@ impl Scribe {
         }
         match store.remember(&batch) {
             Ok(rev) => {
-                let others = store.remembered(self.rev, rev)?;
+                // This batch too: another process may have written of the same devices before it, and whose row it is shows the last writer alone.
+                let others = store.remembered(self.rev, rev + 1)?;
                 self.rev = rev;
                 others.into_iter().for_each(|one| self.shared.hear(one));
                 Ok(())
@@ -162,13 +166,17 @@ impl Scribe {
         Ok(())
     }
 
-    /// Forgets what is old and counts what there is.
-    fn round(&mut self) -> Result<(), Error> {
-        let now = values::now();
-        self.rounds = Instant::now();
+    /// Looks through the whole store, and nobody else can write meanwhile: now and then, not whenever something is new.
+    fn forget(&mut self, limits: config::Memory) -> Result<(), Error> {
         let Some((store, _)) = &mut self.store else { return Ok(()) };
-        store.forget(&self.shared.limits.load(), now)?;
-        self.shared.round(now, store.blind_peers()?);
+        store.forget(&limits, values::now())?;
+        self.forgot = Some((Instant::now(), limits));
+        Ok(())
+    }
+
+    fn count(&mut self) -> Result<(), Error> {
+        let Some((store, _)) = &mut self.store else { return Ok(()) };
+        self.shared.round(values::now(), store.blind_peers()?);
         Ok(())
     }
 }
@@ -177,7 +185,7 @@ impl Shared {
     fn clear(&self, secret: &[u8; 32]) {
         self.key.store(Arc::new(key(secret)));
         for shard in &self.shards {
-            *held(shard) = super::Shard::default();
+            *held(shard) = Shard::default();
         }
         self.devices.store(0, Relaxed);
         *held(&self.census) = Census::default();
@@ -187,8 +195,10 @@ impl Shared {
     /// Takes in what the store has of a device.
     fn hear(&self, one: Remembered) {
         let mut shard = self.shard(&one.device);
+        let Shard { devices, dirty } = &mut *shard;
         let stacks = one.stacks.into_iter().map(|(spoken, _)| spoken);
-        match shard.devices.get_mut(&*one.device) {
+        let id = one.device.into_boxed_str();
+        match devices.get_mut(&id) {
             Some(entry) if entry.epoch == one.epoch => {
                 entry.seen = entry.seen.max(one.seen);
                 entry.class = one.class.or_else(|| entry.class.take());
@@ -208,13 +218,22 @@ impl Shared {
                 }
                 let baseline = one.since.map(|since| Baseline { since, stacks: stacks.collect() });
                 let entry = Entry { seen: one.seen, saved: one.seen, class, baseline, epoch: one.epoch, pending: None };
-                shard.devices.insert(one.device.into(), entry);
+                devices.insert(id.clone(), entry);
+            }
+        }
+        if let Some(entry) = devices.get_mut(&id) {
+            let clean = entry.pending.is_none();
+            let gone = entry.baseline.as_mut().map(Baseline::make_room).unwrap_or_default();
+            entry.lose(gone);
+            if clean && entry.pending.is_some() {
+                dirty.push(id);
             }
         }
         self.generation.fetch_add(1, Relaxed);
         self.restless.store(true, Relaxed);
     }
 
+    /// Forgets what is old and counts what there is.
     fn round(&self, now: Timestamp, blind: u64) {
         let limits = self.limits.load();
         let (mut fleet, mut drifting) = (Fleet::default(), 0);

@@ -327,3 +327,107 @@ fn hashes_are_of_the_stores_key_and_of_the_layer() {
     assert_ne!(keyed(&one, Layer::Tls, "x"), keyed(&two, Layer::Tls, "x"));
     assert_ne!(keyed(&one, Layer::Tls, "x"), keyed(&one, Layer::H2, "x"));
 }
+
+/// Each of two proxies on one store hears of what the other saw; who shows ever new stacks to one of them fills neither.
+#[test]
+fn a_flood_of_stacks_of_one_device_fills_no_proxy_and_no_store() {
+    let bench = Bench::new();
+    let (memory, other) = (bench.open(), bench.open());
+    assert!(!memory.sight(&laptop(), &Client::new("a").sighting(), day(0)));
+    let held = |memory: &Memory| {
+        memory.shared.shard("laptop").devices.get("laptop").map_or(0, |entry| entry.baseline.as_ref().map_or(0, |b| b.stacks.len()))
+    };
+    eventually("the other hears of the device", || (held(&other) == 1).then_some(()));
+    for round in 0..3_u32 {
+        for nth in 0..8_u32 {
+            assert!(memory.sight(&laptop(), &Client::new(&format!("{:x}", 0xb00 + round * 8 + nth)).sighting(), day(20 + round)));
+        }
+        let newest = key_of(&memory, round * 8 + 7);
+        eventually("the other hears of it", || {
+            let shard = other.shared.shard("laptop");
+            shard.devices["laptop"].baseline.as_ref().unwrap().stacks.iter().any(|spoken| spoken.stack.tls == newest).then_some(())
+        });
+    }
+    assert!(held(&memory) <= 9 && held(&other) <= 9, "{} {}", held(&memory), held(&other));
+    let stored = || bench.store().remembered_of("laptop").unwrap().unwrap().stacks.len();
+    eventually("the store has no more", || (stored() <= 9).then_some(()));
+}
+
+fn key_of(memory: &Memory, nth: u32) -> u64 {
+    memory.shared.stack(&Client::new(&format!("{:x}", 0xb00 + nth)).sighting()).unwrap().tls
+}
+
+/// A store that cannot be written for hours, and a device that shows ever new stacks.
+#[test]
+fn what_waits_for_the_store_is_bounded() {
+    let bench = Bench::new();
+    let memory = bench.open();
+    // Nobody takes what is pending.
+    memory.close();
+    assert!(!memory.sight(&laptop(), &Client::new("a").sighting(), day(0)));
+    for nth in 0..1000_u32 {
+        assert!(memory.sight(&laptop(), &Client::new(&format!("{:x}", 0xb00 + nth)).sighting(), day(20)));
+    }
+    let shard = memory.shared.shard("laptop");
+    let pending = shard.devices["laptop"].pending.as_ref().unwrap();
+    assert!(pending.stacks.len() <= 40 && pending.gone.len() <= 40, "{} {}", pending.stacks.len(), pending.gone.len());
+}
+
+#[test]
+fn what_two_proxies_saw_of_one_device_in_the_same_second_is_known_to_both() {
+    let bench = Bench::new();
+    let memory = bench.open();
+    let (browser, curl) = (Client::new("a"), Client::new("b"));
+    assert!(!memory.sight(&laptop(), &browser.sighting(), day(0)));
+    // Another process, before this one's next batch.
+    let stack = memory.shared.stack(&curl.sighting()).unwrap();
+    let spoken = Spoken { stack, first: day(0), last: day(0), steady: day(0), own: true, news: None };
+    let one = Remembered {
+        device: "laptop".into(),
+        class: None,
+        seen: day(0),
+        since: Some(day(0)),
+        epoch: 0,
+        stacks: vec![(spoken, Texts::default())],
+        gone: vec![],
+        said: None,
+    };
+    bench.store().remember(&Batch { devices: vec![one], ..Batch::default() }).unwrap();
+    let stacks = || memory.shared.shard("laptop").devices["laptop"].baseline.as_ref().unwrap().stacks.len();
+    eventually("both stacks are known", || (stacks() == 2).then_some(()));
+    assert!(!memory.sight(&laptop(), &curl.sighting(), day(20)));
+}
+
+/// With 100,000 devices a look through the store for what is old takes a tenth of a second, in which nobody else can write: not each time that somebody new
+/// comes.
+#[test]
+fn the_store_is_not_searched_for_what_is_old_whenever_something_is_new() {
+    let bench = Bench::new();
+    let memory = bench.open();
+    assert!(!memory.sight(&laptop(), &Client::new("a").sighting(), day(0)));
+    let stored = |id: &str| bench.store().remembered_of(id).unwrap().is_some();
+    eventually("the first is stored", || stored("laptop").then_some(()));
+    // Too old to be there: only who looks for such finds it.
+    let sql = rusqlite::Connection::open(bench.path()).unwrap();
+    sql.execute("UPDATE baseline SET seen = '2001-01-01T00:00:00.000Z', since = NULL, rev = 0", []).unwrap();
+    sql.execute("DELETE FROM baseline_stack", []).unwrap();
+    for n in 0..3 {
+        let id = format!("device-{n}");
+        assert!(!memory.sight(&known(&id, Ownership::Corporate), &Client::new("a").sighting(), day(0)));
+        eventually("the next is stored and counted", || (stored(&id) && !memory.shared.restless.load(Relaxed)).then_some(()));
+    }
+    assert!(stored("laptop"));
+    // Other limits may keep less.
+    memory.limit(config::Memory { hash: config::Hash::All, ..limits() });
+    eventually("it is dropped", || (!stored("laptop")).then_some(()));
+}
+
+#[test]
+fn a_clock_that_was_ahead_does_not_put_off_the_end_of_the_learning() {
+    let bench = Bench::new();
+    let memory = bench.open();
+    let (browser, curl) = (Client::new("a"), Client::new("b"));
+    assert!(!memory.sight(&laptop(), &browser.sighting(), day(60)));
+    assert!(!memory.sight(&laptop(), &browser.sighting(), day(10)));
+    assert!(memory.sight(&laptop(), &curl.sighting(), day(18)));
+}
