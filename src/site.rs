@@ -1,5 +1,6 @@
 //! The composition root: builds everything from a configuration, swaps it on reload, drains it at the end.
 
+mod heap;
 mod office;
 mod worker;
 
@@ -14,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
+pub use self::heap::Heap;
 use self::office::Office;
 use self::worker::{Command, Worker};
 use crate::config::{self, Configuration, Listener, Report};

@@ -13,6 +13,7 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle as JoinTask;
 
+use super::heap;
 use crate::edge::{Crowd, Edge, Entrance, Entrances, Owner};
 use crate::gate::{Core, Rules};
 use crate::record::{Desk, Record, Writer};
@@ -62,6 +63,7 @@ impl Worker {
         let name = format!("vestibule-{}", parts.writer.0);
         let (started, start) = std_mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
+            heap::keep();
             // A runtime of this thread's own: without a `LocalSet` between them a task's wake-up costs less.
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                 Ok(runtime) => runtime,
@@ -74,6 +76,7 @@ impl Worker {
             desk.close();
             drop(runtime);
             desk.flush();
+            heap::let_go();
             if let Some((cut, done)) = drained {
                 let _ = done.send(cut);
             }
