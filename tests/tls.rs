@@ -8,12 +8,13 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, RootCertStore};
 use support::h2::H2;
-use support::{Config, Curl, DEADLINE, Lab, Origin, Proxy, Reply, eventually, program};
+use support::{Config, Curl, DEADLINE, Lab, Origin, Proxy, RawTls, Reply, eventually, program};
 use vestibule::cli::lab_ca::{Issued, LabCa};
 
 const HEALTHY: &str = "ownership=corporate state=approved posture.os_supported=ok posture.screen_lock=ok";
@@ -335,4 +336,23 @@ fn clients_that_can_agree_on_a_key_that_no_quantum_computer_finds() {
     assert_eq!(connect(&[NamedGroup::X25519MLKEM768]), (tls13, NamedGroup::X25519MLKEM768));
     assert_eq!(connect(&[NamedGroup::X25519]), (tls13, NamedGroup::X25519));
     assert_eq!(connect(&[NamedGroup::secp384r1]), (tls13, NamedGroup::secp384r1));
+}
+
+/// A client without `TCP_NODELAY` sends its request only when the handshake's last flight is acknowledged, which the held ticket does not do.
+#[test]
+fn a_client_that_waits_for_acknowledgements_is_not_kept_waiting() {
+    let origin = Origin::answering(Reply::text("ok"));
+    let lab = Lab::new();
+    let proxy = lab.start(&Config::new(&origin));
+    let mut took: Vec<Duration> = (0..15)
+        .map(|_| {
+            let mut client = RawTls::connect(&proxy, &lab, "wiki.localhost", None);
+            client.stream.sock.set_nodelay(false).unwrap();
+            let began = Instant::now();
+            assert!(client.ask(REQUEST).starts_with("HTTP/1.1 "));
+            began.elapsed()
+        })
+        .collect();
+    took.sort();
+    assert!(took[7] < Duration::from_millis(30), "{took:?}: the kernel's delayed acknowledgement takes 40 ms");
 }

@@ -193,7 +193,7 @@ pub static LIMITS: Shape = Shape {
             "Bytes of a request's body, unless a restriction says less. Beyond it: 413.",
         ),
         key("drain", Duration("100ms", "24h"), Default("30s"), "How long a stopping proxy lets running requests finish."),
-        key("upstream_idle", Count { min: 0, max: 100_000 }, Default("64"), "Idle upstream connections kept for one server and worker."),
+        key("upstream_idle", Count { min: 0, max: 100_000 }, Default("256"), "Idle upstream connections kept for one server and worker."),
         key(
             "upstream_connections",
             Count { min: 1, max: 100_000 },

@@ -118,7 +118,7 @@ async fn secure(setup: &Setup, mut stream: TcpStream, rules: &Rules, conn: &mut 
         let chosen = setup.choose(start.client_hello().server_name());
         let Some(chosen) = chosen else { return Err(NoTls::Handshake(std::io::Error::other("no certificate"))) };
         let mut tls = start.into_stream(chosen.config).await.map_err(NoTls::Handshake)?;
-        tls.get_mut().0.settle();
+        tls.get_mut().0.settle(socket::acknowledge);
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
         conn.chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         conn.served = Some(Arc::clone(chosen.names));

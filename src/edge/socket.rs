@@ -79,6 +79,17 @@ fn save_syn(socket: &Socket) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Acknowledges what was received now, not with the next answer (`TCP_QUICKACK`). A socket that cannot is none the worse.
+#[allow(unsafe_code)]
+pub fn acknowledge(socket: &impl AsFd) {
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or_default();
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel reads `length` bytes of `on`, which are there.
+    unsafe {
+        libc::setsockopt(socket.as_fd().as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_QUICKACK, (&raw const on).cast(), length);
+    }
+}
+
 /// The IP and TCP headers of the SYN that opened this connection. It can be read once; under SYN cookies there is none.
 #[allow(unsafe_code)]
 pub fn saved_syn(socket: &impl AsFd) -> Option<Vec<u8>> {

@@ -150,7 +150,7 @@ impl Booth {
                     Ok(tls) => tls,
                     Err(error) => return tracing::debug!(client = %peer, %error, "the handshake failed"),
                 };
-                tls.get_mut().0.settle();
+                tls.get_mut().0.settle(|_| {});
                 let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
                 serve(tls, h2, told).await;
             }
