@@ -58,7 +58,8 @@ pub struct Traits {
 }
 
 impl Traits {
-    pub const LONGEST: usize = 255;
+    /// As far as JA4 counts: more than any client that was run sends. What a hostile hello costs to look up is in proportion.
+    pub const LONGEST: usize = 99;
 
     /// Ciphers, extensions, signature algorithms, supported groups.
     pub fn new(lists: [&[u16]; 4], grease: bool) -> Self {
