@@ -57,15 +57,17 @@ impl Drop for First {
     }
 }
 
+/// What the first bytes came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
+pub enum Seen {
     Whole(Opening),
     Malformed,
     TooLarge,
 }
 
+/// A connection's bytes above TLS, from the first on.
 #[derive(Debug)]
-struct Bytes {
+pub struct Bytes {
     reader: Reader,
     /// All so far, unless the first to come were enough. There are credentials among them: they go as soon as they are read.
     held: Vec<u8>,
@@ -78,16 +80,16 @@ enum Reader {
 }
 
 impl Bytes {
-    fn http1() -> Self {
+    pub fn http1() -> Self {
         Self { reader: Reader::Http1(order::Arriving::default()), held: Vec::new() }
     }
 
-    fn http2() -> Self {
+    pub fn http2() -> Self {
         Self { reader: Reader::Http2(Box::default()), held: Vec::new() }
     }
 
-    /// `None`: more are wanted.
-    fn read(&mut self, new: &[u8]) -> Option<Seen> {
+    /// Looks at bytes just read, each once and in order. `None`: more are wanted; else this is of no more use.
+    pub fn read(&mut self, new: &[u8]) -> Option<Seen> {
         let room = MOST.saturating_sub(self.held.len());
         let new = new.get(..room).unwrap_or(new);
         if !self.held.is_empty() {

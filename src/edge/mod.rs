@@ -8,6 +8,8 @@ mod leash;
 mod opening;
 mod serve;
 mod socket;
+#[cfg(test)]
+mod testing;
 mod tls;
 
 use std::cell::RefCell;
@@ -24,6 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 pub use self::crowd::Crowd;
+pub use self::first::{Bytes as FirstBytes, Seen as FirstSeen};
 use self::leash::{LOOK, Leashes, Order, Patience};
 pub use self::opening::Replayed;
 pub use self::socket::{listen, saved_syn};

@@ -205,43 +205,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Replayed<S> {
 mod tests {
     use tokio::io::AsyncWriteExt;
 
+    use super::super::testing::Sink;
     use super::*;
 
-    /// Takes at most so many bytes at a time, and notes each write.
-    #[derive(Default)]
-    struct Slow {
-        most: usize,
-        writes: Vec<Vec<u8>>,
-    }
-
-    impl AsyncWrite for Slow {
-        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-            self.poll_write_vectored(cx, &[IoSlice::new(buf)])
-        }
-
-        fn poll_write_vectored(mut self: Pin<&mut Self>, _: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-            let most = self.most;
-            let taken: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(most).collect();
-            let count = taken.len();
-            self.writes.push(taken);
-            Poll::Ready(Ok(count))
-        }
-
-        fn is_write_vectored(&self) -> bool {
-            true
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
     async fn written(most: usize, parts: &[&[u8]]) -> Vec<Vec<u8>> {
-        let mut stream = Replayed::new(Vec::new(), Slow { most, writes: Vec::new() });
+        let mut stream = Replayed::new(Vec::new(), Sink { most, ..Sink::default() });
         for part in parts {
             stream.write_all(part).await.unwrap();
             stream.flush().await.unwrap();
@@ -266,7 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_after_a_handshake_without_a_ticket_is_not_held() {
-        let mut stream = Replayed::new(Vec::new(), Slow { most: 100, writes: Vec::new() });
+        let mut stream = Replayed::new(Vec::new(), Sink { most: 100, ..Sink::default() });
         stream.write_all(FLIGHT).await.unwrap();
         stream.settle(|_| {});
         stream.write_all(ANSWER).await.unwrap();

@@ -98,13 +98,12 @@ impl Driven {
         }
     }
 
-    /// Nobody uses it: notices whether the app closed it. Whoever drove it last is let go of.
+    /// Nobody uses it: notices whether the app closed it.
     pub(super) fn rest(&mut self) {
-        self.relay.driver.take();
         Self::poll_connection(&mut self.connection, &mut Context::from_waker(&self.waker));
     }
 
-    /// Nobody uses it from now on.
+    /// Nobody uses it from now on: whoever drove it last is let go of.
     pub(super) fn release(&self) {
         self.relay.driver.take();
     }

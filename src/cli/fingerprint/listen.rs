@@ -31,14 +31,12 @@ use super::line::{Line, Seen, Table};
 use crate::cli::failure::Failure;
 use crate::edge::{self, Replayed};
 use crate::fingerprint::hello::{self, Arriving, Hello, Progress};
-use crate::fingerprint::{h2, order, syn};
+use crate::fingerprint::{h2, syn};
 use crate::model::Opening;
 
 /// Clients at once; more wait to be accepted.
 const MOST: usize = 512;
 const LONGEST_HELLO: usize = 16 << 10;
-/// How much of what a client sends inside TLS is kept to be looked at.
-const LONGEST_OPENING: usize = 16 << 10;
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 const ALL_WITHIN: Duration = Duration::from_secs(60);
 
@@ -262,42 +260,25 @@ fn answer(told: &Told, opening: &RefCell<Opened>, request: &Request<Incoming>) -
     answer
 }
 
-/// The first bytes inside TLS, until they have told what they can.
+/// What the first bytes inside TLS showed.
 struct Opened {
-    bytes: Vec<u8>,
-    reading: Option<Reading>,
+    /// Gone when they have told what they can.
+    bytes: Option<edge::FirstBytes>,
     facts: Opening,
-}
-
-enum Reading {
-    Http1(order::Arriving),
-    Http2(Box<h2::Arriving>),
 }
 
 impl Opened {
     fn new(h2: bool) -> Self {
-        let reading = if h2 { Reading::Http2(Box::default()) } else { Reading::Http1(order::Arriving::default()) };
-        Self { bytes: Vec::new(), reading: Some(reading), facts: Opening::default() }
+        let bytes = if h2 { edge::FirstBytes::http2() } else { edge::FirstBytes::http1() };
+        Self { bytes: Some(bytes), facts: Opening::default() }
     }
 
-    fn hear(&mut self, bytes: &[u8]) {
-        let Some(reading) = &mut self.reading else { return };
-        let room = LONGEST_OPENING - self.bytes.len();
-        self.bytes.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-        let read = match reading {
-            Reading::Http1(arriving) => arriving
-                .read(&self.bytes)
-                .map(|names| names.map(|names| Opening { h2: None, header_order: Some(names.order(order::Version::Http1)) })),
-            Reading::Http2(arriving) => arriving.read(&self.bytes).map(|opened| {
-                opened.map(|opened| Opening { h2: Some(opened.opening), header_order: Some(opened.names.order(order::Version::Http2)) })
-            }),
-        };
-        match read {
-            Ok(None) if self.bytes.len() < LONGEST_OPENING => return,
-            Ok(Some(facts)) => self.facts = facts,
-            Ok(None) | Err(_) => {}
+    fn hear(&mut self, new: &[u8]) {
+        let Some(seen) = self.bytes.as_mut().and_then(|bytes| bytes.read(new)) else { return };
+        self.bytes = None;
+        if let edge::FirstSeen::Whole(facts) = seen {
+            self.facts = facts;
         }
-        (self.reading, self.bytes) = (None, Vec::new());
     }
 }
 
