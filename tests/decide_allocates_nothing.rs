@@ -1,13 +1,14 @@
 //! A decision costs no allocation, whatever it comes to.
-#![allow(unsafe_code, reason = "a counting allocator is the only way to see allocations")]
 #![allow(clippy::unwrap_used, reason = "a test ends where its world breaks")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use counting::COUNT;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use vestibule::model::{
@@ -16,29 +17,6 @@ use vestibule::model::{
 };
 use vestibule::policy::{Given, Http, Inputs, Policy};
 use vestibule::{config, request};
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`, and `memory` is of the system's allocator.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const YAML: &str = r#"
 version: 1

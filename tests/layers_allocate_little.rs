@@ -1,35 +1,13 @@
 //! What a connection's layers cost in allocations. The time is `cargo bench --bench hello`'s to tell.
-#![allow(unsafe_code, reason = "a counting allocator is the only way to see allocations")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its world breaks")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::hint::black_box;
 
+use counting::COUNT;
 use vestibule::fingerprint::hello::{Progress, read};
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator as it is. Growing is an allocation and a release by default.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`, and `memory` is of the system's allocator.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const RECORDINGS: &str = include_str!("fixtures/fingerprints/clients.jsonl");
 
