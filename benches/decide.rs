@@ -98,6 +98,7 @@ fn policy(apps: u32) -> Policy {
     };
     Policy::compile(Draft {
         revision: "0123456789ab".to_owned(),
+        time_zone: jiff::tz::TimeZone::UTC,
         owners: vec![Owner { name: "security".to_owned(), contact: String::new() }],
         networks: vec![],
         sources: vec![Source { name: "mdm".to_owned(), ttl: Duration::from_secs(86_400) }],
@@ -126,6 +127,9 @@ fn policy(apps: u32) -> Policy {
             with: vec![],
             mode: Mode::Enforce,
         }],
+        ladders: vec![],
+        delegations: vec![],
+        exceptions: vec![],
         apps: (0..apps).map(app).collect(),
         layers: vec![],
     })

@@ -1,7 +1,6 @@
 //! `vestibule explain`: the decision for one request, and why.
 
 mod print;
-mod situation;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -9,8 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use self::situation::Situation;
 use super::failure::Failure;
+use super::situation::{Situation, nearest};
 use crate::config::{self, Configuration};
 use crate::model::Device;
 use crate::policy::Policy;
@@ -91,15 +90,6 @@ pub fn explain(
         ));
     }
     Ok(text)
-}
-
-/// `; did you mean ...?`, or nothing where no name is near.
-fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> String {
-    let near = names.map(|name| (strsim::damerau_levenshtein(word, name), name)).min_by_key(|(distance, _)| *distance);
-    match near {
-        Some((distance, name)) if distance <= word.len().max(name.len()) / 2 => format!("; did you mean `{name}`?"),
-        _ => String::new(),
-    }
 }
 
 #[cfg(test)]

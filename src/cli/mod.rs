@@ -13,6 +13,7 @@ mod print;
 mod run;
 mod schema;
 pub mod scrape;
+mod situation;
 
 use std::io::Write;
 use std::process::ExitCode;

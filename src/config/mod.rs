@@ -32,8 +32,8 @@ pub use reference::reference;
 pub use report::{Diagnostic, Level, Report, Stage};
 pub use schema::schema;
 pub use typed::{
-    Admin, AskCertificate, Balance, Baseline, Cache, Census, CertificateFiles, Configuration, DecisionLog, FingerprintHeaders,
-    Fingerprints, Hash, HostHeader, Limits, Listener, LogTarget, Memory, Route, Server, Store, Timeouts, Tls, Upstream,
+    Admin, AskCertificate, Balance, Baseline, Cache, Census, CertificateFiles, Configuration, DecisionLog, Expect, FingerprintHeaders,
+    Fingerprints, Hash, HostHeader, Limits, Listener, LogTarget, Memory, PolicyTest, Route, Server, Store, Timeouts, Tls, Upstream,
 };
 
 /// A configuration without errors.

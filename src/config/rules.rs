@@ -163,8 +163,14 @@ pub fn restrictions(main: Obj<'_>, out: &mut Findings) -> Vec<Restriction> {
         if obj.get("burst").is_some() && obj.get("requests").is_none() {
             out.error(obj.place_of_key("burst"), "`burst` without `requests`");
         }
-        let restriction =
-            Restriction { name: entry.key.clone(), methods, no_store: obj.flag("no_store"), max_body: obj.size("max_body"), requests };
+        let restriction = Restriction {
+            name: entry.key.clone(),
+            methods,
+            no_store: obj.flag("no_store"),
+            max_body: obj.size("max_body"),
+            requests,
+            ..Restriction::default()
+        };
         // A key that was not understood has its own error.
         let only_idle = entry.value.entries().iter().all(|entry| matches!(entry.key.as_str(), "burst" | "no_store"));
         if only_idle && !restriction.no_store && matches!(entry.value.value, Value::Map(_)) {

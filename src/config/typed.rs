@@ -8,7 +8,8 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::fingerprint::Known;
-use crate::model::Host;
+use crate::model::{Effect, Host};
+use crate::policy::AppId;
 use crate::policy::draft::Draft;
 use crate::request::PathOptions;
 
@@ -31,6 +32,36 @@ pub struct Configuration {
     pub policy: Draft,
     /// One an app, in the order of `policy.apps`: the index is the `AppId`.
     pub routes: Vec<Route>,
+    /// Of all files, in their order. They are checked for form alone; whoever runs them finds out whether the policy meets them.
+    pub tests: Vec<PolicyTest>,
+}
+
+/// One of `tests:`: what the policy is to decide.
+#[derive(Clone, Debug)]
+pub struct PolicyTest {
+    /// `FILE:LINE:COLUMN`.
+    pub at: String,
+    /// `tests[3]`, or the test's own name.
+    pub name: String,
+    pub app: AppId,
+    /// Signals and their values, as `explain --set` takes them, in the order of the file.
+    pub given: Vec<(String, String)>,
+    pub expect: Expect,
+}
+
+/// What a test asks for; what is `None` may be anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expect {
+    pub effect: Option<Effect>,
+    /// The effect were nothing in report mode.
+    pub would: Option<Effect>,
+    /// The names of all restrictions, in any order.
+    pub with: Option<Vec<String>>,
+    pub rule: Option<String>,
+    pub class: Option<String>,
+    pub tier: Option<String>,
+    /// Among the reasons.
+    pub reason: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -91,6 +91,10 @@ impl Parsed {
             caps: rules::caps(main, &names, out),
             restrictions: rules::restrictions(main, out),
             guardrails: rules::guardrails(main, &names, out),
+            time_zone: jiff::tz::TimeZone::UTC,
+            ladders: Vec::new(),
+            delegations: Vec::new(),
+            exceptions: Vec::new(),
             apps: Vec::new(),
             layers: Vec::new(),
         };
@@ -122,6 +126,7 @@ impl Parsed {
             decision_log,
             fingerprints,
             known: signatures::builtin_alone(),
+            tests: Vec::new(),
             policy: Draft { apps, layers, ..policy },
             routes,
         });

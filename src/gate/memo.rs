@@ -24,7 +24,7 @@ pub struct Ruling {
     pub identity: Identity,
     pub case: Rc<Case>,
     /// By `RestrictionKey`: made when such a restriction first refuses.
-    pub refused: [OnceCell<Rc<Case>>; 3],
+    pub refused: [OnceCell<Rc<Case>>; RestrictionKey::ALL.len()],
     pub made: Instant,
 }
 
@@ -33,9 +33,12 @@ impl Ruling {
     const LONGEST: Duration = Duration::from_secs(5);
 
     pub fn refused(&self, key: RestrictionKey) -> &OnceCell<Rc<Case>> {
-        let [methods, max_body, requests] = &self.refused;
+        let [methods, paths, attachments, max_response, max_body, requests] = &self.refused;
         match key {
             RestrictionKey::Methods => methods,
+            RestrictionKey::Paths => paths,
+            RestrictionKey::Attachments => attachments,
+            RestrictionKey::MaxResponse => max_response,
             RestrictionKey::MaxBody => max_body,
             RestrictionKey::Requests => requests,
         }

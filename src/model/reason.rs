@@ -8,14 +8,22 @@ use super::{DeviceState, FactState, NoRecord};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RestrictionKey {
     Methods,
+    Paths,
+    Attachments,
+    MaxResponse,
     MaxBody,
     Requests,
 }
 
 impl RestrictionKey {
+    pub const ALL: [Self; 6] = [Self::Methods, Self::Paths, Self::Attachments, Self::MaxResponse, Self::MaxBody, Self::Requests];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Methods => "methods",
+            Self::Paths => "paths",
+            Self::Attachments => "attachments",
+            Self::MaxResponse => "max_response",
             Self::MaxBody => "max_body",
             Self::Requests => "requests",
         }
@@ -32,6 +40,10 @@ pub enum Reason<'a> {
     NoRule,
     /// `app.report`: the app is in report mode and forwards whatever its rules say.
     AppReport,
+    /// `exception.<name>`: glass was broken.
+    Exception(&'a str),
+    /// `notice.shown`: the person was told of what will be asked of the device, and may go on.
+    Notice,
     /// `posture.<fact>.fail` or `posture.<fact>.unknown` (or `.ok`, where a rule asks for a failing fact).
     Posture(&'a str, FactState),
     /// `posture.<fact>.age` or `posture.age`.
@@ -79,6 +91,8 @@ impl fmt::Display for Reason<'_> {
             Self::RuleMatched => f.write_str("rule.matched"),
             Self::NoRule => f.write_str("rule.none"),
             Self::AppReport => f.write_str("app.report"),
+            Self::Exception(name) => write!(f, "exception.{name}"),
+            Self::Notice => f.write_str("notice.shown"),
             Self::Posture(fact, state) => write!(f, "posture.{fact}.{}", state.as_str()),
             Self::PostureAge(None) => f.write_str("posture.age"),
             Self::PostureAge(Some(fact)) => write!(f, "posture.{fact}.age"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 use jiff::SignedDuration;
+use jiff::civil::Weekday;
 
 use super::draft::{ClaimField, Compare, Condition, DeviceField, KeyProof, Test, Version, Want, WireField};
 use super::glob::Pattern;
@@ -52,6 +53,8 @@ pub enum Leaf {
     Path(Box<[Pattern]>),
     Host(Box<[Pattern]>),
     Header(HeaderId, Words),
+    Weekday(Box<[Weekday]>),
+    Hour(Box<[(Compare, u8)]>),
 }
 
 impl Leaf {
@@ -74,7 +77,9 @@ impl Leaf {
             | Self::Method(_)
             | Self::Path(_)
             | Self::Host(_)
-            | Self::Header(..) => false,
+            | Self::Header(..)
+            | Self::Weekday(_)
+            | Self::Hour(_) => false,
         }
     }
 }
@@ -267,6 +272,8 @@ impl Compiler {
             Test::Path(globs) => Leaf::Path(globs.iter().map(Pattern::new).collect()),
             Test::Host(globs) => Leaf::Host(globs.iter().map(Pattern::new).collect()),
             Test::Header(name, want) => Leaf::Header(self.header(name), Words::new(want)),
+            Test::Weekday(days) => Leaf::Weekday(days.as_slice().into()),
+            Test::Hour(wanted) => Leaf::Hour(wanted.as_slice().into()),
         }
     }
 
@@ -327,7 +334,9 @@ impl Cond {
                 | Leaf::KnownFor(_)
                 | Leaf::OsVersion(_)
                 | Leaf::Peer(_)
-                | Leaf::Zone(_) => {}
+                | Leaf::Zone(_)
+                | Leaf::Weekday(_)
+                | Leaf::Hour(_) => {}
             },
         }
     }

@@ -4,7 +4,7 @@ use super::reasons::ReasonBook;
 use super::scene::{Record, Scene};
 use super::tables::{AppTable, Line, Tables};
 use super::truth::Truth;
-use super::{AppId, Decision, Inputs, Merged, Outcome, OwnerId, ReasonId, ReasonList, RestrictionSet, RuleRef};
+use super::{AppId, Decision, ExceptionList, Inputs, LadderSet, Merged, Outcome, OwnerId, ReasonId, ReasonList, RestrictionSet, RuleRef};
 use crate::model::{Effect, Mode};
 
 /// What is evaluated.
@@ -64,7 +64,9 @@ impl Tally {
     pub const fn plain_reason(&self) -> ReasonId {
         match self.rule {
             RuleRef::None => ReasonBook::NO_RULE,
-            RuleRef::Guardrail(_) | RuleRef::Rule(_) | RuleRef::Layer(_) => ReasonBook::RULE_MATCHED,
+            RuleRef::Guardrail(_) | RuleRef::Rule(_) | RuleRef::Layer(_) | RuleRef::Ladder(_) | RuleRef::Exception(_) => {
+                ReasonBook::RULE_MATCHED
+            }
         }
     }
 
@@ -107,6 +109,8 @@ pub fn decide(tables: &Tables, id: AppId, inputs: &Inputs<'_>) -> Decision {
         would,
         mode,
         merged: tables.merged(done.restrictions),
+        notices: LadderSet::default(),
+        exceptions: ExceptionList::default(),
         unavailable,
         valid_until: scene.valid_until(),
     }
@@ -124,6 +128,8 @@ fn no_such_app(app: AppId, scene: &Scene<'_>) -> Decision {
         would: done,
         mode: Mode::Enforce,
         merged: Merged::default(),
+        notices: LadderSet::default(),
+        exceptions: ExceptionList::default(),
         unavailable: false,
         valid_until: scene.valid_until(),
     }

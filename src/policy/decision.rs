@@ -1,5 +1,7 @@
 //! What was decided. All of it is `Copy`: a decision costs no allocation.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::{AppId, ClassId, OwnerId, RestrictionId, TierId};
@@ -14,6 +16,10 @@ pub enum RuleRef {
     Rule(u16),
     /// Index into the rules that an owner's file lays over the app.
     Layer(u16),
+    /// Index into the policy's ladders.
+    Ladder(u16),
+    /// Index into the policy's exceptions: glass was broken.
+    Exception(u32),
     /// No rule matched.
     None,
 }
@@ -44,6 +50,50 @@ impl RestrictionSet {
             left &= left - 1;
             Some(RestrictionId(lowest))
         })
+    }
+}
+
+/// Ladders, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LadderSet(pub u64);
+
+impl LadderSet {
+    pub fn with(self, ladder: u16) -> Self {
+        Self(self.0 | 1u64.checked_shl(u32::from(ladder)).unwrap_or(0))
+    }
+
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = u16> + Clone {
+        (0..64u16).filter(move |ladder| self.0 >> ladder & 1 == 1)
+    }
+}
+
+/// The exceptions that a decision used, as indices: at most four, in the order of the policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ExceptionList {
+    indices: [u32; Self::MOST],
+    len: u8,
+}
+
+impl ExceptionList {
+    pub const MOST: usize = 4;
+
+    /// Adds one; one that is already there, or a fifth, is passed over.
+    pub fn push(&mut self, index: u32) {
+        if self.as_slice().contains(&index) {
+            return;
+        }
+        if let Some(slot) = self.indices.get_mut(usize::from(self.len)) {
+            *slot = index;
+            self.len += 1;
+        }
+    }
+
+    pub fn as_slice(&self) -> &[u32] {
+        self.indices.get(..usize::from(self.len)).unwrap_or_default()
     }
 }
 
@@ -100,15 +150,20 @@ pub struct Outcome {
     pub reasons: ReasonList,
 }
 
-/// What the restrictions of an outcome come to together: the tighter of each. Rates stay apart (`restrictions` names them), since two rates
-/// both apply.
+/// What the restrictions of an outcome come to together: the tighter of each. Rates, bandwidths, paths and `permissions_policy` stay apart
+/// (`restrictions` names them): all of them apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Merged {
     /// Only these methods; `None` is any.
     pub methods: Option<MethodSet>,
     pub no_store: bool,
+    pub sandbox: bool,
+    pub no_attachments: bool,
     /// Bytes.
     pub max_body: Option<u64>,
+    /// Bytes.
+    pub max_response: Option<u64>,
+    pub max_stream: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +180,10 @@ pub struct Decision {
     pub mode: Mode,
     /// Of `done`.
     pub merged: Merged,
+    /// Ladders at their step `warn` that hold, where the request is not blocked: the person is told.
+    pub notices: LadderSet,
+    /// Those without which the decision might have been another.
+    pub exceptions: ExceptionList,
     /// `done` blocks for no other reason than that the record could not be read: answered 503, not 403.
     pub unavailable: bool,
     /// The decision may be used again before this moment, never at or after it. `None`: it reads nothing that time changes.

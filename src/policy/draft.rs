@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
+use jiff::Timestamp;
+use jiff::civil::Weekday;
+use jiff::tz::TimeZone;
 
 use super::{AppId, ClassId, OwnerId, RestrictionId, TierId, ZoneId};
 use crate::model::{Effect, FactState, Host, Mode};
@@ -13,6 +16,8 @@ use crate::model::{Effect, FactState, Host, Mode};
 pub struct Draft {
     /// Names this policy in metrics and log: the first 12 hex digits of the SHA-256 of all files of the configuration.
     pub revision: String,
+    /// In which `time.*` reads the clock.
+    pub time_zone: TimeZone,
     pub owners: Vec<Owner>,
     /// Whom guardrails belong to: the owner named `security`, where there is one, else the app's owner.
     pub networks: Vec<Network>,
@@ -25,6 +30,10 @@ pub struct Draft {
     /// At most 64.
     pub restrictions: Vec<Restriction>,
     pub guardrails: Vec<Guardrail>,
+    /// One for each posture fact at most, so at most 64.
+    pub ladders: Vec<Ladder>,
+    pub delegations: Vec<Delegation>,
+    pub exceptions: Vec<Exception>,
     pub apps: Vec<App>,
     /// Rules of owners' files, in the order of their files.
     pub layers: Vec<Layer>,
@@ -84,10 +93,25 @@ pub struct Restriction {
     pub name: String,
     /// Upper case as written; `None` is any method.
     pub methods: Option<Vec<String>>,
+    /// Of the canonical path. `None`: any.
+    pub allowed_paths: Option<Vec<Glob>>,
+    pub denied_paths: Vec<Glob>,
     pub no_store: bool,
+    /// A CSP `sandbox` that lets pages run and nothing be downloaded.
+    pub sandbox: bool,
+    /// Features of `Permissions-Policy` that no page may use.
+    pub permissions_policy: Vec<String>,
+    /// Responses that a browser would save as a file are refused.
+    pub no_attachments: bool,
     /// Bytes.
     pub max_body: Option<u64>,
+    /// Bytes of a response's body.
+    pub max_response: Option<u64>,
     pub requests: Option<Rate>,
+    /// Bytes a second, both ways together.
+    pub bandwidth: Option<u64>,
+    /// A response or upgraded connection ends by then.
+    pub max_stream: Option<Duration>,
 }
 
 /// `count` requests in `per`, and up to `burst` at once.
@@ -108,6 +132,77 @@ pub struct Guardrail {
     pub then: Effect,
     pub with: Vec<RestrictionId>,
     pub mode: Mode,
+}
+
+/// What is asked of a posture fact, more from date to date: a guardrail that holds while the fact is not `ok`.
+#[derive(Clone, Debug)]
+pub struct Ladder {
+    /// `ladder.<fact>`, for the log.
+    pub name: String,
+    pub fact: Arc<str>,
+    /// `None`: every app.
+    pub apps: Option<Vec<AppId>>,
+    /// Whom it concerns, besides that the fact is not `ok`.
+    pub when: Condition,
+    /// At least one; earlier first, milder first, none twice.
+    pub steps: Vec<(Timestamp, Step)>,
+    /// Of `Step::Restrict`.
+    pub with: Vec<RestrictionId>,
+}
+
+/// What a ladder does from a date on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// As a guardrail in report mode: recorded as the first of the two last steps that it has, and passed over.
+    Report,
+    /// The same, and the person sees a notice and may go on.
+    Warn,
+    Restrict,
+    Block,
+}
+
+/// Leave for an owner's file to loosen what the main file says of the owner's apps.
+#[derive(Clone, Debug)]
+pub struct Delegation {
+    pub owner: OwnerId,
+    /// Apps of that owner.
+    pub apps: Vec<AppId>,
+    pub min_tier: TierId,
+    /// `Forward`, `Restrict`; to block is always free.
+    pub may: Vec<Effect>,
+}
+
+/// Something that is overlooked for a while.
+#[derive(Clone, Debug)]
+pub struct Exception {
+    /// Unique.
+    pub name: String,
+    pub who: Who,
+    pub lifts: Lifts,
+    /// `None`: every app.
+    pub apps: Option<Vec<AppId>>,
+    /// `None`: already.
+    pub from: Option<Timestamp>,
+    /// Not in force at this moment any more.
+    pub until: Timestamp,
+    /// Who allowed it.
+    pub by: String,
+    pub ticket: String,
+}
+
+/// Devices with a record: an exception is for nobody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    Device(String),
+    Tag(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lifts {
+    /// These facts count as ok.
+    Checks(Vec<Arc<str>>),
+    /// Break glass: an approved device is forwarded, whatever guardrails and rules say; that is recorded.
+    Everything,
 }
 
 #[derive(Clone, Debug)]
@@ -201,6 +296,10 @@ pub enum Test {
     Host(Vec<Glob>),
     /// Several values of the header: undecided.
     Header(HeaderName, Want),
+    /// `time.weekday`, in the policy's time zone.
+    Weekday(Vec<Weekday>),
+    /// `time.hour`, 0 to 23, in the policy's time zone. All must hold.
+    Hour(Vec<(Compare, u8)>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -272,6 +272,8 @@ impl<'a> Teller<'a, '_> {
             Leaf::Claim(field, _) => scene.claim(*field).unwrap_or("unavailable").to_owned(),
             Leaf::Peer(_) => scene.inputs.peer.to_string(),
             Leaf::Zone(_) => scene.inputs.zone.map_or("none", |zone| self.policy.zone_name(zone)).to_owned(),
+            Leaf::Weekday(_) => wording::weekday(scene.local_time().weekday()).to_owned(),
+            Leaf::Hour(_) => scene.local_time().hour().to_string(),
             Leaf::Method(_) => http.method.to_owned(),
             Leaf::Path(_) => http.path.to_owned(),
             Leaf::Host(_) => http.host.to_string(),

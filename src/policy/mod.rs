@@ -27,7 +27,7 @@ mod properties;
 #[cfg(test)]
 mod testing;
 
-pub use decision::{Decision, Merged, MethodSet, Outcome, ReasonId, ReasonList, RestrictionSet, RuleRef};
+pub use decision::{Decision, ExceptionList, LadderSet, Merged, MethodSet, Outcome, ReasonId, ReasonList, RestrictionSet, RuleRef};
 pub use explain::{Explanation, Step, Tested, Verdict};
 pub use ids::{AppId, ClassId, OwnerId, RestrictionId, TierId, ZoneId};
 pub use inputs::{Given, Http, Inputs};

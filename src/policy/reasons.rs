@@ -24,7 +24,7 @@ pub struct ReasonBook {
 const PER_FACT: usize = 4;
 
 /// Reasons that every policy has, in the order of their numbers.
-const FIXED: [Reason<'static>; 48] = [
+const FIXED: [Reason<'static>; 51] = [
     Reason::RuleMatched,
     Reason::NoRule,
     Reason::AppReport,
@@ -73,6 +73,9 @@ const FIXED: [Reason<'static>; 48] = [
     Reason::Signal("wire.intercepted"),
     Reason::Signal("wire.drift"),
     Reason::Signal("wire.contradictions"),
+    Reason::Signal("time.weekday"),
+    Reason::Signal("time.hour"),
+    Reason::Notice,
 ];
 
 impl ReasonBook {
@@ -241,6 +244,8 @@ impl ReasonBook {
             Leaf::Path(_) => ReasonId(37),
             Leaf::Host(_) => ReasonId(38),
             Leaf::Header(id, _) => self.header(*id),
+            Leaf::Weekday(_) => ReasonId(48),
+            Leaf::Hour(_) => ReasonId(49),
             Leaf::FactAge(fact, _) => self.fact_age(*fact),
             Leaf::PostureAge(_) => Self::POSTURE_AGE,
             // These three name their value; `Scene` does so.

@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 
-use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::{SignedDuration, Timestamp};
 
 use super::condition::FactId;
 use super::draft::{ClaimField, KeyProof};
-use super::facts::FactNow;
+use super::facts::{FactNow, after};
 use super::tables::Tables;
 use super::truth::Truth;
 use super::{ClassId, Inputs, TierId};
@@ -145,6 +146,14 @@ impl<'a> Scene<'a> {
         let reach = (least.min(most), most);
         self.reach.set(Some(reach));
         reach
+    }
+
+    /// Of the policy's time zone; whatever reads it changes at the next full hour at the earliest.
+    pub fn local_time(&self) -> DateTime {
+        let local = self.tables.time_zone.to_datetime(self.inputs.now);
+        let past = SignedDuration::new(i64::from(local.minute()) * 60 + i64::from(local.second()), local.subsec_nanosecond());
+        self.note(after(self.inputs.now, SignedDuration::from_hours(1) - past));
+        local
     }
 
     /// `None`: nobody could look.

@@ -157,6 +157,8 @@ impl Policy {
                 let index = self.tables.apps.get(app.index()).and_then(|app| app.layers.get(usize::from(place)));
                 index.and_then(|index| self.draft.layers.get(*index)).map(|layer| &layer.rule.name)
             }
+            RuleRef::Ladder(index) => self.draft.ladders.get(usize::from(index)).map(|ladder| &ladder.name),
+            RuleRef::Exception(index) => self.draft.exceptions.get(index as usize).map(|exception| &exception.name),
             RuleRef::None => None,
         };
         name.map_or("-", |name| name)

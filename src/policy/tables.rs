@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderName;
+use jiff::tz::TimeZone;
 
 use super::condition::{Compiler, Cond, Place};
 use super::draft::{Draft, Rule};
@@ -32,6 +33,7 @@ pub struct Tables {
     pub methods: Vec<String>,
     pub hosts: Hosts,
     pub zones: Zones,
+    pub time_zone: TimeZone,
     pub reasons: ReasonBook,
     /// The owner named `security`.
     pub security: Option<OwnerId>,
@@ -104,6 +106,7 @@ impl Tables {
             methods,
             hosts: Hosts::new(&draft.apps),
             zones: Zones::new(&draft.networks),
+            time_zone: draft.time_zone.clone(),
             reasons: ReasonBook::default(),
             security: (0..).zip(&draft.owners).find(|(_, owner)| owner.name == "security").map(|(index, _)| OwnerId(index)),
         };
@@ -186,10 +189,18 @@ pub fn tighter(a: &Merged, b: &Merged) -> Merged {
             (one, other) => one.or(other),
         },
         no_store: a.no_store || b.no_store,
-        max_body: match (a.max_body, b.max_body) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (one, other) => one.or(other),
-        },
+        sandbox: a.sandbox || b.sandbox,
+        no_attachments: a.no_attachments || b.no_attachments,
+        max_body: smaller(a.max_body, b.max_body),
+        max_response: smaller(a.max_response, b.max_response),
+        max_stream: smaller(a.max_stream, b.max_stream),
+    }
+}
+
+fn smaller<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
     }
 }
 
@@ -229,5 +240,13 @@ fn alone(restriction: &super::draft::Restriction, methods: &[String]) -> Merged 
         let bits = (0..64u8).zip(methods).filter(|(_, method)| named.contains(method));
         MethodSet(bits.fold(0, |set, (bit, _)| set | 1u64 << bit))
     };
-    Merged { methods: restriction.methods.as_ref().map(bits), no_store: restriction.no_store, max_body: restriction.max_body }
+    Merged {
+        methods: restriction.methods.as_ref().map(bits),
+        no_store: restriction.no_store,
+        sandbox: restriction.sandbox,
+        no_attachments: restriction.no_attachments,
+        max_body: restriction.max_body,
+        max_response: restriction.max_response,
+        max_stream: restriction.max_stream,
+    }
 }

@@ -152,6 +152,7 @@ pub fn draft(rules: Vec<Rule>) -> Draft {
     let personal = |onnet: &[&str]| all(&[owned("personal"), device(DeviceField::OnNet, onnet)]);
     Draft {
         revision: "0123456789ab".to_owned(),
+        time_zone: jiff::tz::TimeZone::UTC,
         owners: vec![owner("knowledge"), owner("finance"), owner("security")],
         networks: vec![Network { name: "office".to_owned(), ranges: vec!["10.0.0.0/8".parse().expect("a range")], syn_is_direct: false }],
         sources: vec![
@@ -198,6 +199,9 @@ pub fn draft(rules: Vec<Rule>) -> Draft {
             },
         ],
         guardrails: vec![],
+        ladders: vec![],
+        delegations: vec![],
+        exceptions: vec![],
         apps: vec![app("wiki", rules)],
         layers: vec![],
     }

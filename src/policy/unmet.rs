@@ -65,6 +65,7 @@ impl Scene<'_> {
                     let lines = places.iter().filter_map(|place| self.tables.layer(app, *place));
                     self.way_out(lines, scope, tally.effect, Effect::Forward, &mut found);
                 }
+                RuleRef::Ladder(_) | RuleRef::Exception(_) => {}
                 RuleRef::Rule(_) | RuleRef::None => self.way_out(app.rules.iter(), scope, tally.effect, Effect::Block, &mut found),
             }
         }
@@ -227,7 +228,9 @@ impl Scene<'_> {
             | Leaf::Method(_)
             | Leaf::Path(_)
             | Leaf::Host(_)
-            | Leaf::Header(..) => Cost::HARD,
+            | Leaf::Header(..)
+            | Leaf::Weekday(_)
+            | Leaf::Hour(_) => Cost::HARD,
         }
     }
 

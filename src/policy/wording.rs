@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use jiff::civil::Weekday;
 
 use super::Policy;
 use super::condition::{Leaf, Words};
@@ -34,6 +35,8 @@ pub fn signal(leaf: &Leaf, tables: &Tables) -> String {
         Leaf::Method(_) => "http.method".to_owned(),
         Leaf::Path(_) => "http.path".to_owned(),
         Leaf::Host(_) => "http.host".to_owned(),
+        Leaf::Weekday(_) => "time.weekday".to_owned(),
+        Leaf::Hour(_) => "time.hour".to_owned(),
         Leaf::Header(id, _) => format!("http.header.{}", tables.headers.get(usize::from(id.0)).map_or("", |name| name.as_str())),
     }
 }
@@ -81,6 +84,21 @@ pub fn wanted(leaf: &Leaf, policy: &Policy) -> String {
         Leaf::Zone(zones) => or(zones.iter().map(|zone| zone.map_or("none", |zone| policy.zone_name(zone)))),
         Leaf::Method(methods) => or(methods.iter().map(Pattern::as_str)),
         Leaf::Path(patterns) | Leaf::Host(patterns) => globs(patterns),
+        Leaf::Weekday(days) => or(days.iter().map(|day| weekday(*day))),
+        Leaf::Hour(wanted) => compared(wanted.iter().copied()),
+    }
+}
+
+/// As `time.weekday` names it.
+pub const fn weekday(day: Weekday) -> &'static str {
+    match day {
+        Weekday::Monday => "mon",
+        Weekday::Tuesday => "tue",
+        Weekday::Wednesday => "wed",
+        Weekday::Thursday => "thu",
+        Weekday::Friday => "fri",
+        Weekday::Saturday => "sat",
+        Weekday::Sunday => "sun",
     }
 }
 

@@ -12,6 +12,8 @@ pub(super) fn sentence(reason: &Reason<'_>) -> String {
         Reason::RuleMatched => "A rule for this app says so".into(),
         Reason::NoRule => "No rule of this app lets this device in".into(),
         Reason::AppReport => "The rules of this app are being tried out and do not refuse anything yet".into(),
+        Reason::Exception(name) => format!("An exception is in force for this device (“{name}”)"),
+        Reason::Notice => "Something about this device has to be mended soon".into(),
         Reason::Posture(fact, state) => posture(fact, *state),
         Reason::PostureAge(None) => "This device has not been checked recently enough".into(),
         Reason::PostureAge(Some(fact)) => format!("The last check of “{}” is not recent enough", label(fact)),
@@ -24,6 +26,9 @@ pub(super) fn sentence(reason: &Reason<'_>) -> String {
         Reason::Signal(name) => signal(name),
         Reason::StoreUnavailable => "The record of this device cannot be read at the moment".into(),
         Reason::Restriction(RestrictionKey::Methods) => "This device may not use this kind of request here".into(),
+        Reason::Restriction(RestrictionKey::Paths) => "This device may not use this part of the app".into(),
+        Reason::Restriction(RestrictionKey::Attachments) => "This device may not download files from this app".into(),
+        Reason::Restriction(RestrictionKey::MaxResponse) => "What was asked for is larger than this device may receive".into(),
         Reason::Restriction(RestrictionKey::MaxBody) => "What was sent is larger than this app accepts".into(),
         Reason::Restriction(RestrictionKey::Requests) => {
             "This device has sent more requests than this app accepts in so short a time".into()
@@ -262,7 +267,7 @@ mod tests {
         ];
         all.extend(FactState::ALL.map(|state| Reason::Posture("<fact>", state)));
         all.extend(DeviceState::ALL.map(Reason::DeviceState));
-        all.extend([RestrictionKey::Methods, RestrictionKey::MaxBody, RestrictionKey::Requests].map(Reason::Restriction));
+        all.extend(RestrictionKey::ALL.map(Reason::Restriction));
         all.extend(
             [
                 NoRecord::NoProof,

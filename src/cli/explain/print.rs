@@ -156,6 +156,8 @@ fn outcome(policy: &Policy, told: &Explanation<'_>, outcome: &Outcome) -> String
         RuleRef::Guardrail(_) => format!("by guardrail {name}"),
         RuleRef::Rule(_) => format!("by rule {name}"),
         RuleRef::Layer(_) => format!("by rule {name} of {}", policy.owner(outcome.owner).name),
+        RuleRef::Ladder(_) => format!("by {name}"),
+        RuleRef::Exception(_) => format!("by exception {name}, which breaks glass"),
         RuleRef::None if outcome.effect == Effect::Block => "since no rule matched".to_owned(),
         RuleRef::None => "since the app is in report mode".to_owned(),
     };

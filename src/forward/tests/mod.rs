@@ -253,6 +253,8 @@ fn permit(merged: Merged) -> Permit {
         would: outcome,
         mode: Mode::Enforce,
         merged,
+        notices: Default::default(),
+        exceptions: Default::default(),
         unavailable: false,
         valid_until: None,
     };

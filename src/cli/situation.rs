@@ -9,8 +9,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 
-use super::nearest;
-use crate::cli::failure::Failure;
+use super::failure::Failure;
 use crate::model::{
     Browser, Claims, Contradiction, Device, DeviceState, Fact, FactState, FormFactor, Freshness, Host, Identification, Ja4, NoRecord,
     Observation, Opening, Os, Ownership, Seen, Set, Sight, Standing, WELL_KNOWN_FACTS, Wire, Word,
@@ -462,4 +461,13 @@ fn age(value: &str) -> Result<SignedDuration, Failure> {
     let length = digits.parse().ok().and_then(|count: u32| unit.checked_mul(count)).filter(|_| !unit.is_zero());
     let length = length.and_then(|length| SignedDuration::try_from(length).ok());
     length.ok_or_else(|| Failure(format!("`{value}` is no length of time, such as 90s, 15m, 3h or 30d")))
+}
+
+/// `; did you mean ...?`, or nothing where no name is near.
+pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let near = names.map(|name| (strsim::damerau_levenshtein(word, name), name)).min_by_key(|(distance, _)| *distance);
+    match near {
+        Some((distance, name)) if distance <= word.len().max(name.len()) / 2 => format!("; did you mean `{name}`?"),
+        _ => String::new(),
+    }
 }
