@@ -3,7 +3,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use super::failure::Failure;
+use super::policy_tests;
 use crate::config::{self, Configuration, Level, Report};
 use crate::site;
 
@@ -24,6 +27,12 @@ pub fn run(args: Args) -> Result<(), Failure> {
                 let summary = not_usable(&args.config, mistakes.len(), &loaded.warnings);
                 return Err(Failure(format!("{}{lines}{summary}", loaded.warnings)));
             }
+            let failed = policy_tests::run(&loaded.configuration, Timestamp::now());
+            if !failed.is_empty() {
+                let lines: String = failed.iter().map(|failed| format!("{failed}\n")).collect();
+                let tests = counted(loaded.configuration.tests.len(), "test");
+                return Err(Failure(format!("{}{lines}{}: {} of {tests} failed", loaded.warnings, args.config.display(), failed.len())));
+            }
             let text = format!("{}{}", loaded.warnings, good(&args.config, &loaded.configuration, &loaded.warnings));
             std::io::stdout().lock().write_all(text.as_bytes())?;
             Ok(())
@@ -35,12 +44,17 @@ pub fn run(args: Args) -> Result<(), Failure> {
 fn good(file: &Path, configuration: &Configuration, warnings: &Report) -> String {
     let policy = &configuration.policy;
     let rules = policy.guardrails.len() + policy.layers.len() + policy.apps.iter().map(|app| app.rules.len()).sum::<usize>();
+    let tests = match configuration.tests.len() {
+        0 => String::new(),
+        count => format!("{} passed, ", counted(count, "test")),
+    };
     format!(
-        "{}: ok, {}; {}, {}, policy revision {}\n",
+        "{}: ok, {}; {}, {}, {}policy revision {}\n",
         file.display(),
         counted(warnings.count(Level::Warning) + warnings.dropped(), "warning"),
         counted(policy.apps.len(), "app"),
         counted(rules, "rule"),
+        tests,
         policy.revision
     )
 }

@@ -1,6 +1,6 @@
 //! `vestibule explain`: the decision for one request, and why.
 
-mod print;
+pub(super) mod print;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ mod explain;
 mod failure;
 pub mod fingerprint;
 pub mod lab_ca;
+mod policy_tests;
 mod print;
 mod run;
 mod schema;

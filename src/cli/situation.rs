@@ -184,7 +184,7 @@ impl<'a> Situation<'a> {
         self.put(signal, value).map_err(|Failure(error)| Failure(format!("--set {text}: {error}")))
     }
 
-    fn put(&mut self, signal: &str, value: &str) -> Result<(), Failure> {
+    pub(super) fn put(&mut self, signal: &str, value: &str) -> Result<(), Failure> {
         match signal.split_once('.') {
             None if signal == "class" => self.given.class = Some(self.class(value)?),
             None if signal == "tier" => self.given.tier = Some(self.tier(value)?),
