@@ -12,7 +12,7 @@ use super::report::{Place, Report};
 use super::serving::{Holds, NamedFile};
 use super::text::LARGEST;
 use super::typing::Parsed;
-use super::{Loaded, certificates, signatures};
+use super::{Loaded, Texts, certificates, signatures};
 
 /// More owners' files than this are no policy.
 const MOST_FILES: usize = 10_000;
@@ -81,7 +81,7 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     for file in &mut configuration.files {
         *file = std::path::absolute(&file).map_err(|why| Report::of_file(file, why.to_string()))?;
     }
-    Ok(Loaded { configuration, warnings })
+    Ok(Loaded { configuration, warnings, texts: Texts::of(&files) })
 }
 
 /// The files of `policy_dir` by name. Others than `*.yaml` and hidden ones are passed over.

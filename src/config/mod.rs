@@ -6,6 +6,7 @@
 mod apps;
 mod certificates;
 mod condition;
+mod diff;
 mod load;
 mod names;
 mod obj;
@@ -27,6 +28,7 @@ mod yaml;
 
 use std::path::{Path, PathBuf};
 
+pub use diff::{MOST_LINES, Texts};
 pub use load::load;
 pub use reference::reference;
 pub use report::{Diagnostic, Level, Report, Stage};
@@ -41,6 +43,8 @@ pub use typed::{
 pub struct Loaded {
     pub configuration: Configuration,
     pub warnings: Report,
+    /// What it was read from.
+    pub texts: Texts,
 }
 
 /// Reads files' bytes, the main file first, then owners' files. Pure: what `policy_dir` names is what was given, certificates and keys are
@@ -53,5 +57,5 @@ pub fn parse(files: &[(PathBuf, Vec<u8>)]) -> Result<Loaded, Report> {
     let mut parsed = typing::Parsed::new(files, folder, 1);
     parsed.look_up_stacks(&signatures::builtin_alone());
     let (configuration, warnings) = parsed.finish()?;
-    Ok(Loaded { configuration, warnings })
+    Ok(Loaded { configuration, warnings, texts: Texts::of(files) })
 }

@@ -1,6 +1,7 @@
 //! The device store: what is kept, whichever engine keeps it.
 
 pub mod memory;
+mod policies;
 mod rows;
 mod schema;
 mod sqlite;
@@ -18,6 +19,7 @@ use super::edit::{Edit, Passed, Voice};
 use super::error::Error;
 use super::values::By;
 use crate::model::{Device, DeviceState, KeyKind, Ownership};
+pub use policies::{REVISIONS_KEPT, Revision};
 pub(super) use sqlite::Left;
 use sqlite::Sqlite;
 

@@ -8,7 +8,7 @@ pub const APPLICATION_ID: i64 = 0x5653_5442;
 ///
 /// Times are RFC 3339 texts in UTC with milliseconds, of one width, so that they sort. `seq` is given out by updating the one row of `head`
 /// in the writing transaction: order of seq is order of commit, without gaps.
-pub const MIGRATIONS: [&str; 2] = [DEVICES, MEMORY];
+pub const MIGRATIONS: [&str; 3] = [DEVICES, MEMORY, POLICIES];
 
 const DEVICES: &str = "
 CREATE TABLE head (
@@ -132,4 +132,31 @@ CREATE TABLE blind_app (
     connections INTEGER NOT NULL,
     PRIMARY KEY (blind, app, owner)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// The policies that were in force, the last of them. A text that several have is kept once.
+const POLICIES: &str = "
+CREATE TABLE policy (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    revision TEXT NOT NULL,
+    at       TEXT NOT NULL,
+    how      TEXT NOT NULL,
+    version  TEXT NOT NULL,
+    changed  TEXT
+) STRICT;
+
+CREATE TABLE policy_text (
+    id   INTEGER PRIMARY KEY,
+    text TEXT NOT NULL
+) STRICT;
+CREATE INDEX policy_text_length ON policy_text (length(text));
+
+CREATE TABLE policy_file (
+    policy INTEGER NOT NULL REFERENCES policy (id) ON DELETE CASCADE,
+    place  INTEGER NOT NULL,
+    name   TEXT NOT NULL,
+    text   INTEGER NOT NULL REFERENCES policy_text (id),
+    PRIMARY KEY (policy, place)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX policy_file_text ON policy_file (text);
 ";
