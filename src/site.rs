@@ -1,6 +1,8 @@
 //! The composition root: builds everything from a configuration, swaps it on reload, drains it at the end.
 
+mod api;
 mod heap;
+mod history;
 mod office;
 mod worker;
 
@@ -16,9 +18,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 pub use self::heap::Heap;
+use self::history::{Historian, How};
 use self::office::Office;
 use self::worker::{Command, Worker};
-use crate::config::{self, Configuration, Listener, Report};
+use crate::config::{self, Configuration, Listener, Report, Texts};
 use crate::edge::{self, Crowd, Entrance, Entrances, Setup, TlsError};
 use crate::forward::{Rates, Up};
 use crate::gate::{Door, Middleboxes, Rules};
@@ -65,13 +68,26 @@ pub(crate) struct Site {
     state: Mutex<State>,
     admin_addr: SocketAddr,
     last_good: AtomicI64,
+    /// When the policy in force came into force, in seconds.
+    since: AtomicI64,
     draining: AtomicBool,
     office: Mutex<Option<Office>>,
+    history: Mutex<Option<Historian>>,
+}
+
+/// A reload that was taken.
+struct Reloaded {
+    revision: String,
+    previous: String,
+    /// As `config::Texts` tells it.
+    changed: Vec<String>,
 }
 
 /// What only start, reload and stop touch.
 struct State {
     configuration: Configuration,
+    /// What it was read from.
+    texts: Texts,
     log: Option<LogWriter>,
     bound: Vec<Bound>,
     /// Its files as they were before they were last read.
@@ -138,6 +154,8 @@ pub fn start(path: &Path) -> Result<Running, Error> {
         };
         workers.push(Worker::start(parts).map_err(Error::Thread)?);
     }
+    let history = Historian::start().map_err(Error::Thread)?;
+    history.note(configuration.store.path.clone(), (&configuration.policy.revision, How::Start), None, texts.clone());
     let bound = opened.iter().map(|(bound, _)| bound.clone()).collect();
     hand_out(opened, &workers);
     let site = Arc::new(Site {
@@ -145,9 +163,11 @@ pub fn start(path: &Path) -> Result<Running, Error> {
         rules,
         entrances,
         workers,
-        state: Mutex::new(State { looked: office::stamps(files(&configuration)), configuration, log, bound }),
+        state: Mutex::new(State { looked: office::stamps(files(&configuration)), configuration, texts, log, bound }),
         admin_addr,
         last_good: AtomicI64::new(now()),
+        since: AtomicI64::new(now()),
+        history: Mutex::new(Some(history)),
         draining: AtomicBool::new(false),
         office: Mutex::new(None),
         record,
@@ -189,7 +209,7 @@ impl Running {
     /// # Errors
     /// What is wrong with the new configuration. It is also counted and logged.
     pub fn reload(&self) -> Result<(), Error> {
-        self.site.reload()
+        self.site.reload(How::Signal).map(drop)
     }
 
     /// Reopens the decision log's file.
@@ -206,11 +226,22 @@ impl Running {
 }
 
 impl Site {
-    pub(crate) fn reload(&self) -> Result<(), Error> {
-        // One at a time, the counting included: a signal and a changed file come by different threads.
+    fn reload(&self, how: How) -> Result<Reloaded, Error> {
+        // One at a time, the counting included: a signal, a changed file and the API come by different threads.
         let mut state = held(&self.state);
         let before = office::stamps(files(&state.configuration));
-        let result = self.replace(&mut state);
+        let previous = state.configuration.policy.revision.clone();
+        let result = self.replace(&mut state).map(|old| {
+            let changed = state.texts.changes_since(&old);
+            let Configuration { policy, store, .. } = &state.configuration;
+            if policy.revision != previous {
+                self.since.store(now(), Relaxed);
+                if let Some(history) = &*held(&self.history) {
+                    history.note(store.path.clone(), (&policy.revision, how), Some(changed.clone()), state.texts.clone());
+                }
+            }
+            Reloaded { revision: policy.revision.clone(), previous, changed }
+        });
         // What changed while it was read counts as changed still: only files that are new here are looked at now.
         state.looked = office::stamps(files(&state.configuration));
         for (path, stamp) in before {
@@ -219,14 +250,15 @@ impl Site {
         let label = if result.is_ok() { "success" } else { "failure" };
         self.record.config_reload.cell(Writer::OFFICE, &[label]).add(1);
         match &result {
-            Ok(()) => tracing::info!(revision = self.rules.load().policy.revision(), "configuration reloaded"),
+            Ok(reloaded) => tracing::info!(revision = reloaded.revision, how = how.as_str(), "configuration reloaded"),
             Err(error) => tracing::warn!("the new configuration is not taken, the old one stays in force:\n{error}"),
         }
         result
     }
 
-    fn replace(&self, state: &mut State) -> Result<(), Error> {
-        let configuration = config::load(&self.path).map_err(Error::Configuration)?.configuration;
+    /// Gives the texts of the configuration that was in force.
+    fn replace(&self, state: &mut State) -> Result<Texts, Error> {
+        let config::Loaded { configuration, texts, .. } = config::load(&self.path).map_err(Error::Configuration)?;
         let old = &state.configuration;
         if configuration.workers != old.workers {
             let (old, new) = (old.workers.to_string(), configuration.workers.to_string());
@@ -301,7 +333,7 @@ impl Site {
         }
         state.configuration = configuration;
         self.last_good.store(now(), Relaxed);
-        Ok(())
+        Ok(std::mem::replace(&mut state.texts, texts))
     }
 
     fn stop(&self) -> usize {
@@ -313,6 +345,9 @@ impl Site {
         self.rules.load().memory.close();
         if let Some(office) = held(&self.office).take() {
             office.stop();
+        }
+        if let Some(history) = held(&self.history).take() {
+            history.stop();
         }
         if let Some(log) = held(&self.state).log.take() {
             log.stop();

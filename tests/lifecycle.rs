@@ -5,7 +5,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -318,62 +318,6 @@ fn a_bad_file_leaves_everything_as_it_was() {
     assert_eq!(proxy.metrics().sum(RELOADS, &[("result", "success")]), 0.0);
     reload(&proxy, &lab, &closed, "success");
     assert!(live.ask(GET).starts_with("HTTP/1.1 403 "), "and a good one is taken afterwards");
-}
-
-#[test]
-fn fifty_reloads_under_load_lose_nothing_and_mix_nothing() {
-    let answer = |name: &'static str| {
-        Origin::start(move |received| Reply::text(&format!("{name} {}", received.header("vestibule-decision").concat())))
-    };
-    let (a, b) = (answer("a"), answer("b"));
-    let lab = Lab::new();
-    let forwards = config(&a);
-    let restricts = config(&b).replace("then: forward}", "then: restrict, with: [private]}");
-    lab.configure(&forwards);
-    let laptop = lab.device("laptop", FIT);
-    let proxy = lab.start(&forwards);
-    let edge = proxy.addr("edge");
-    let done = AtomicBool::new(false);
-    let seen: Vec<[usize; 2]> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..3)
-            .map(|number| {
-                let (done, lab, laptop) = (&done, &lab, &laptop);
-                scope.spawn(move || {
-                    let connect = || RawTls::with_alpn(edge, lab, (HOST, "http/1.1"), Some(laptop));
-                    let mut client = connect();
-                    let mut seen = [0, 0];
-                    while !done.load(SeqCst) {
-                        if number == 2 {
-                            client = connect(); // also connections that begin within a reload
-                        }
-                        let answer = client.ask(GET);
-                        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-                        let stored = !answer.contains("cache-control: no-store");
-                        match (answer.rsplit("\r\n").next().unwrap(), stored) {
-                            ("a forward", true) => seen[0] += 1,
-                            ("b restrict", false) => seen[1] += 1,
-                            _ => panic!("neither policy answers so: {answer}"),
-                        }
-                    }
-                    seen
-                })
-            })
-            .collect();
-        for round in 0..50 {
-            let before = proxy.metrics().sum(RELOADS, &[]);
-            lab.configure(if round % 2 == 0 { &restricts } else { &forwards });
-            proxy.signal(libc::SIGHUP);
-            proxy.metric_reaches(RELOADS, &[], before + 1.0);
-        }
-        done.store(true, SeqCst);
-        clients.into_iter().map(|client| client.join().unwrap()).collect()
-    });
-    let metrics = proxy.metrics();
-    assert_eq!(metrics.sum(RELOADS, &[("result", "failure")]), 0.0, "{}", proxy.stderr());
-    assert!(seen.iter().all(|[a, b]| *a > 0 && *b > 0), "both policies were met: {seen:?}");
-    let asked: usize = seen.iter().flatten().sum();
-    eventually("every answer is counted", || (proxy.metrics().sum("vestibule_requests_total", &[]) >= asked as f64).then_some(()));
-    assert_eq!(lab.decisions(asked).len(), asked);
 }
 
 #[test]

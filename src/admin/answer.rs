@@ -7,21 +7,26 @@ use axum::body::Body;
 use axum::extract::{Request, State as Extract};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::routing::{get, post};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use http::uri::Authority;
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use prometheus::{Encoder, TextEncoder};
 use tracing::error;
 
-use super::State;
+use super::{BODY, State};
 
 const PATHS: &str = "/metrics  metrics in the Prometheus text format\n\
                      /livez    200 as long as the program serves\n\
                      /readyz   200 when it is ready for traffic, else 503 and why not\n\
-                     /api/v1/devices/blind  devices without a record, grouped by what they show, as JSON\n";
+                     /api/v1/devices/blind  devices without a record, grouped by what they show, as JSON\n\
+                     /api/v1/policy    the policy in force, as JSON\n\
+                     /api/v1/reload    POST: takes the configuration anew; 200 and what changed, or 422 and what is wrong, as JSON\n";
 
-/// Its paths, for GET and HEAD. `local` is the address that the connection came in on: a name that the client may use for it
+/// The one path that changes something.
+const RELOAD: &str = "/api/v1/reload";
+
+/// Its paths, for GET and HEAD, one for POST. `local` is the address that the connection came in on: a name that the client may use for it
 /// beside loopback.
 pub fn router(state: State, local: IpAddr) -> Router {
     Router::new()
@@ -29,6 +34,8 @@ pub fn router(state: State, local: IpAddr) -> Router {
         .route("/livez", get(async || text(StatusCode::OK, "ok\n")))
         .route("/readyz", get(ready))
         .route("/api/v1/devices/blind", get(blind))
+        .route("/api/v1/policy", get(policy))
+        .route(RELOAD, post(reload))
         .fallback(async || text(StatusCode::NOT_FOUND, format!("nothing here; the paths are:\n{PATHS}")))
         .layer(from_fn(move |request, next| guard(local, request, next)))
         .with_state(state)
@@ -60,6 +67,42 @@ async fn blind(Extract(state): Extract<State>) -> Response {
     }
 }
 
+async fn policy(Extract(state): Extract<State>) -> Response {
+    (state.policy)().map_or_else(stopping, |policy| answer(StatusCode::OK, "application/json", policy))
+}
+
+async fn reload(Extract(state): Extract<State>, request: Request) -> Response {
+    if !is_of_this_site(request.headers()) {
+        return text(StatusCode::FORBIDDEN, "a browser sent this for a page from elsewhere\n");
+    }
+    // Read, so that a client that sends one gets its answer.
+    if axum::body::to_bytes(request.into_body(), BODY).await.is_err() {
+        return text(StatusCode::PAYLOAD_TOO_LARGE, "this takes no body\n");
+    }
+    match (state.reload)().await {
+        Some(Ok(changed)) => answer(StatusCode::OK, "application/json", changed),
+        Some(Err(errors)) => answer(StatusCode::UNPROCESSABLE_ENTITY, "application/json", errors),
+        None => stopping(),
+    }
+}
+
+fn stopping() -> Response {
+    text(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping\n")
+}
+
+/// Every browser says where a POST comes from; other programs say nothing of it.
+fn is_of_this_site(headers: &HeaderMap) -> bool {
+    let own = headers.get(HOST).and_then(|host| host.to_str().ok()).map(|host| format!("http://{host}"));
+    let origin = |field: &HeaderValue| field.to_str().is_ok_and(|origin| own.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(origin)));
+    let site = |field: &HeaderValue| ["same-origin", "none"].iter().any(|site| field == site);
+    let (mut origins, mut sites) = (headers.get_all(ORIGIN).iter(), headers.get_all("sec-fetch-site").iter());
+    let one = |first: Option<&HeaderValue>, second: Option<&HeaderValue>, fits: &dyn Fn(&HeaderValue) -> bool| match (first, second) {
+        (first, None) => first.is_none_or(fits),
+        _ => false,
+    };
+    one(origins.next(), origins.next(), &origin) && one(sites.next(), sites.next(), &site)
+}
+
 /// What holds for every path, known or not.
 async fn guard(local: IpAddr, request: Request, next: Next) -> Response {
     let mut response = match host(request.version(), request.uri(), request.headers()) {
@@ -67,10 +110,9 @@ async fn guard(local: IpAddr, request: Request, next: Next) -> Response {
         Ok(Some(host)) if !is_ours(&host, local) => {
             text(StatusCode::MISDIRECTED_REQUEST, "this listener answers to localhost, to loopback addresses and to its own address only\n")
         }
-        Ok(_) if ![Method::GET, Method::HEAD].contains(request.method()) => {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            response
+        Ok(_) if request.uri().path() == RELOAD && request.method() != Method::POST => not_allowed("only POST\n", "POST"),
+        Ok(_) if request.uri().path() != RELOAD && ![Method::GET, Method::HEAD].contains(request.method()) => {
+            not_allowed("only GET and HEAD\n", "GET, HEAD")
         }
         Ok(_) => next.run(request).await,
     };
@@ -78,6 +120,12 @@ async fn guard(local: IpAddr, request: Request, next: Next) -> Response {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    response
+}
+
+fn not_allowed(why: &'static str, allow: &'static str) -> Response {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, why);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     response
 }
 

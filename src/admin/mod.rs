@@ -1,8 +1,9 @@
-//! The admin listener: metrics, health and the census of blind devices, for machines.
+//! The admin listener: metrics, health, the census of blind devices and the policy in force, for machines.
 //!
 //! It asks nobody who they are: it listens on loopback, and whoever may run programs on this machine may read it. A web page in this machine's
 //! browser must not, even when its owner points a name of theirs at 127.0.0.1 (DNS rebinding); so a request whose Host is neither `localhost`, nor a
 //! loopback address, nor the address that it came in on, is answered 421. No Host of the edge leads here: the edge forwards to apps only.
+//! What changes something is a POST, and one that a browser sends for a page from elsewhere is refused.
 
 mod answer;
 
@@ -30,6 +31,8 @@ const VISIT: Duration = Duration::from_secs(30);
 const HEAD_SIZE: usize = 16 * 1024;
 /// Visits at once; a further one is closed unread, so that nobody can fill the program's memory from here.
 const VISITS: usize = 128;
+/// Bytes of a request's body, which nobody reads.
+const BODY: usize = 16 * 1024;
 /// How long a stopping program lets a scrape finish.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -42,10 +45,15 @@ pub struct State {
     pub ready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// The census of blind devices as JSON. `None`: the store cannot be read.
     pub blind: Arc<dyn Fn() -> Telling + Send + Sync>,
+    /// The policy in force as JSON. `None`: the program is stopping. It must not block.
+    pub policy: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Takes the configuration's files anew: what changed, or why they are not taken, as JSON. `None`: the program is stopping.
+    pub reload: Arc<dyn Fn() -> Reloading + Send + Sync>,
 }
 
 /// A text that takes a moment.
 pub type Telling = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+pub type Reloading = Pin<Box<dyn Future<Output = Option<Result<String, String>>> + Send>>;
 
 /// Serves until `shutdown` resolves. One request a connection: scrapes are seconds apart, and a connection that is never idle needs no rules for
 /// idling. A client that is slow to ask or to read is cut; none can hold up another.
@@ -111,6 +119,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream as Client;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     use prometheus::{IntCounter, Registry};
     use tokio::sync::oneshot;
@@ -120,6 +129,7 @@ mod tests {
     struct Running {
         address: SocketAddr,
         missing: Arc<Mutex<Vec<String>>>,
+        reloads: Arc<AtomicUsize>,
         stop: Option<oneshot::Sender<()>>,
         office: Option<std::thread::JoinHandle<()>>,
     }
@@ -131,6 +141,7 @@ mod tests {
         registry.register(Box::new(visits.clone())).unwrap();
         visits.inc();
         let missing = Arc::new(Mutex::new(Vec::new()));
+        let reloads = Arc::new(AtomicUsize::new(0));
         let (listed, asked) = (Arc::clone(&missing), Arc::clone(&missing));
         // The census cannot be read while anything is missing.
         let told = |missing: &Mutex<Vec<String>>| -> Telling {
@@ -141,6 +152,21 @@ mod tests {
             registry: Arc::new(registry),
             ready: Arc::new(move || listed.lock().unwrap().clone()),
             blind: Arc::new(move || told(&asked)),
+            policy: Arc::new(|| Some("{\"revision\":\"a\"}\n".to_owned())),
+            reload: {
+                let (missing, reloads) = (Arc::clone(&missing), Arc::clone(&reloads));
+                Arc::new(move || {
+                    reloads.fetch_add(1, SeqCst);
+                    let missing = missing.lock().unwrap().first().cloned();
+                    Box::pin(async move {
+                        match missing.as_deref() {
+                            None => Some(Ok("{\"revision\":\"b\"}\n".to_owned())),
+                            Some("stopping") => None,
+                            Some(_) => Some(Err("{\"errors\":[]}\n".to_owned())),
+                        }
+                    })
+                })
+            },
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -152,7 +178,7 @@ mod tests {
                 serve(TcpListener::from_std(listener).unwrap(), state, async { drop(stopped.await) }).await;
             });
         });
-        Running { address, missing, stop: Some(stop), office: Some(office) }
+        Running { address, missing, reloads, stop: Some(stop), office: Some(office) }
     }
 
     impl Running {
@@ -225,13 +251,95 @@ mod tests {
         let (status, answer) = admin.get("/");
         assert_eq!(status, 404);
         assert!(["/metrics", "/livez", "/readyz", "/api/v1/devices/blind"].iter().all(|path| answer.contains(path)), "{answer}");
-        for (method, path) in [("POST", "/metrics"), ("DELETE", "/livez"), ("OPTIONS", "/"), ("PUT", "/nothing")] {
+        for (method, path) in
+            [("POST", "/metrics"), ("DELETE", "/livez"), ("OPTIONS", "/"), ("PUT", "/nothing"), ("POST", "/api/v1/policy")]
+        {
             let (status, answer) = admin.ask(method, path, "localhost");
             assert!(status == 405 && answer.contains("allow: GET, HEAD\r\n"), "{method} {path}: {answer}");
         }
         let (status, answer) = admin.ask("HEAD", "/livez", "localhost");
         assert!(status == 200 && answer.contains("content-length: 3\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
         assert!(answer.contains("cache-control: no-store\r\n") && answer.contains("x-content-type-options: nosniff\r\n"), "{answer}");
+    }
+
+    #[test]
+    fn the_policy_is_told_and_taken_anew() {
+        let admin = running();
+        let (status, answer) = admin.get("/api/v1/policy");
+        assert!(
+            status == 200 && answer.contains("content-type: application/json\r\n") && answer.ends_with("{\"revision\":\"a\"}\n"),
+            "{answer}"
+        );
+        let reload = |admin: &Running| admin.ask("POST", "/api/v1/reload", "localhost");
+        let (status, answer) = reload(&admin);
+        assert!(status == 200 && answer.ends_with("\r\n\r\n{\"revision\":\"b\"}\n"), "{answer}");
+        *admin.missing.lock().unwrap() = vec!["a bad file".into()];
+        let (status, answer) = reload(&admin);
+        assert!(
+            status == 422 && answer.contains("content-type: application/json\r\n") && answer.ends_with("{\"errors\":[]}\n"),
+            "{answer}"
+        );
+        *admin.missing.lock().unwrap() = vec!["stopping".into()];
+        assert_eq!(reload(&admin).0, 503);
+        assert_eq!(admin.reloads.load(SeqCst), 3);
+        for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
+            let (status, answer) = admin.ask(method, "/api/v1/reload", "localhost");
+            assert!(status == 405 && answer.contains("allow: POST\r\n"), "{method}: {answer}");
+        }
+        assert_eq!(admin.ask("POST", "/api/v1/reload", "evil.example").0, 421);
+        assert_eq!(admin.reloads.load(SeqCst), 3);
+    }
+
+    #[test]
+    fn a_page_from_elsewhere_reloads_nothing() {
+        let admin = running();
+        let ask = |fields: &str| {
+            let answer = admin.raw(&format!("POST /api/v1/reload HTTP/1.1\r\nHost: localhost:9470\r\nContent-Length: 0\r\n{fields}\r\n"));
+            answer[9..12].parse::<u16>().unwrap()
+        };
+        for fields in [
+            "Origin: https://evil.example\r\n",
+            "Origin: null\r\n",
+            "Origin: http://localhost\r\n",
+            "Origin: https://localhost:9470\r\n",
+            "Origin: http://localhost:9470\r\nOrigin: http://localhost:9470\r\n",
+            "Sec-Fetch-Site: cross-site\r\n",
+            "Sec-Fetch-Site: same-site\r\n",
+            "Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n",
+            "Origin: http://localhost:9470\r\nSec-Fetch-Site: cross-site\r\n",
+            "Origin: \r\n",
+        ] {
+            assert_eq!(ask(fields), 403, "{fields}");
+        }
+        assert_eq!(admin.reloads.load(SeqCst), 0);
+        for fields in [
+            "",
+            "Origin: http://localhost:9470\r\n",
+            "Sec-Fetch-Site: none\r\n",
+            "Origin: http://LOCALHOST:9470\r\nSec-Fetch-Site: same-origin\r\n",
+        ] {
+            assert_eq!(ask(fields), 200, "{fields}");
+        }
+        assert_eq!(admin.reloads.load(SeqCst), 4);
+    }
+
+    #[test]
+    fn a_body_is_ignored_up_to_a_bound() {
+        let admin = running();
+        let ask = |length: usize, body: &str| {
+            admin.raw(&format!("POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"))
+        };
+        assert!(ask(7, "{a: [1]").starts_with("HTTP/1.1 200 "));
+        let many = "x".repeat(BODY + 1);
+        assert!(ask(BODY, &many[1..]).starts_with("HTTP/1.1 200 "));
+        assert_eq!(admin.reloads.load(SeqCst), 2);
+        assert!(ask(BODY + 1, &many).starts_with("HTTP/1.1 413 "));
+        let chunked = format!(
+            "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{many}\r\n0\r\n\r\n",
+            many.len()
+        );
+        assert!(admin.raw(&chunked).starts_with("HTTP/1.1 413 "));
+        assert_eq!(admin.reloads.load(SeqCst), 2);
     }
 
     #[test]

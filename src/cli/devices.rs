@@ -284,7 +284,7 @@ fn store_of(args: &Args) -> Result<Place, Failure> {
     }
 }
 
-fn path_of(url: &str) -> Result<PathBuf, Wrong> {
+pub(super) fn path_of(url: &str) -> Result<PathBuf, Wrong> {
     match url.strip_prefix("sqlite://") {
         Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
         _ => Err(Wrong::new(

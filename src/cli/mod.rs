@@ -9,6 +9,7 @@ mod explain;
 mod failure;
 pub mod fingerprint;
 pub mod lab_ca;
+mod policy;
 mod policy_tests;
 mod print;
 mod run;
@@ -42,6 +43,7 @@ enum Command {
     Run(run::Args),
     Check(check::Args),
     Explain(explain::Args),
+    Policy(policy::Args),
     Devices(devices::Args),
     Certs(certs::Args),
     Fingerprint(fingerprint::Args),
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Policy(args) => policy::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Certs(args) => certs::run(args),
         Command::Fingerprint(args) => fingerprint::run(args),

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::Site;
+use super::{How, Site, api};
 use crate::admin;
 use crate::gate::Rules;
 use crate::posture::{self, Memory};
@@ -47,11 +47,13 @@ impl Office {
 
 async fn work(site: &Weak<Site>, socket: TcpListener, mut stopped: watch::Receiver<bool>) {
     let Some(there) = site.upgrade() else { return };
-    let (ready, asked) = (site.clone(), site.clone());
+    let (ready, asked, told, reloads) = (site.clone(), site.clone(), site.clone(), site.clone());
     let state = admin::State {
         registry: Arc::new(there.record.registry.clone()),
         ready: Arc::new(move || ready.upgrade().map_or_else(|| vec!["the proxy has stopped".to_owned()], |site| site.not_ready())),
         blind: Arc::new(move || Box::pin(blind(asked.upgrade().map(|site| Arc::clone(&site.rules.load().memory))))),
+        policy: Arc::new(move || told.upgrade().map(|site| api::policy(&site))),
+        reload: Arc::new(move || Box::pin(reload(reloads.upgrade()))),
     };
     drop(there);
     let serving = async {
@@ -72,6 +74,13 @@ async fn blind(memory: Option<Arc<Memory>>) -> Option<String> {
     Some(posture::blind::json(&memory?.census().await?))
 }
 
+/// `None`: the proxy is stopping.
+async fn reload(site: Option<Arc<Site>>) -> Option<Result<String, String>> {
+    let site = site.filter(|site| !site.draining.load(Relaxed))?;
+    // Files and a store can be slow; the admin listener answers meanwhile.
+    tokio::task::spawn_blocking(move || api::reload(&site)).await.ok()
+}
+
 /// How often files are looked at. Looking, rather than being told by the kernel, also sees what happens behind symbolic links and on
 /// network file systems.
 const LOOK: Duration = Duration::from_secs(1);
@@ -90,7 +99,7 @@ async fn watch_files(site: &Weak<Site>) {
         // Files and a store can be slow; the admin listener answers meanwhile.
         let looked = tokio::task::spawn_blocking(move || {
             if site.changed() {
-                let _ = site.reload(); // said and counted there
+                let _ = site.reload(How::File); // said and counted there
             }
         });
         let _ = looked.await;

@@ -146,6 +146,12 @@ fn read_all(stream: &mut impl Read) -> Vec<u8> {
 
 /// The client's side of a handshake that has not begun, trusting the lab's edge CA.
 pub fn tls_client(lab: &Lab, name: &str, alpn: &[&[u8]], device: Option<&Issued>) -> ClientConnection {
+    let config = tls_config(lab, alpn, device);
+    ClientConnection::new(Arc::new(config), ServerName::try_from(name.to_owned()).unwrap()).unwrap()
+}
+
+/// For a client that trusts the lab's edge CA.
+pub fn tls_config(lab: &Lab, alpn: &[&[u8]], device: Option<&Issued>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(lab.ca.edge_ca()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -160,7 +166,7 @@ pub fn tls_client(lab: &Lab, name: &str, alpn: &[&[u8]], device: Option<&Issued>
         None => config.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    ClientConnection::new(Arc::new(config), ServerName::try_from(name.to_owned()).unwrap()).unwrap()
+    config
 }
 
 /// A TLS connection for exact bytes.

@@ -28,7 +28,7 @@ mod proxy;
 pub mod tun;
 pub mod venv;
 
-pub use client::{Answer, Curl, RawTls, raw, tcp, tls_client};
+pub use client::{Answer, Curl, RawTls, raw, tcp, tls_client, tls_config};
 pub use config::Config;
 pub use lab::{Lab, Run};
 pub use origin::{Origin, Received, Reply};
