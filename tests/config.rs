@@ -183,14 +183,15 @@ fn schema_accepts(root: &Value, schema: &Value, value: &Value) -> bool {
         "anyOf" => with.as_array().unwrap().iter().any(|schema| sub(schema, value)),
         "enum" => with.as_array().unwrap().contains(value),
         "const" => with == value,
-        "type" => match with.as_str().unwrap() {
+        "type" => with.as_array().map_or(std::slice::from_ref(with), Vec::as_slice).iter().any(|of| match of.as_str().unwrap() {
             "object" => value.is_object(),
             "array" => value.is_array(),
             "string" => value.is_string(),
             "boolean" => value.is_boolean(),
             "integer" => value.is_i64() || value.is_u64(),
+            "number" => value.is_number(),
             other => panic!("type {other}"),
-        },
+        }),
         "pattern" => value.as_str().is_none_or(|text| matches(with.as_str().unwrap(), text)),
         "minLength" => value.as_str().is_none_or(|text| text.chars().count() as u64 >= with.as_u64().unwrap()),
         "minimum" => value.as_i64().is_none_or(|number| number >= with.as_i64().unwrap()),

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::grants::Granted;
 use super::names::{AppName, Names, Table};
 use super::obj::Obj;
 use super::report::{Findings, Place};
@@ -94,7 +95,7 @@ fn app_rules(obj: Obj<'_>, mode: Mode, names: &Names<'_>, out: &mut Findings) ->
 }
 
 /// Rules of one owner's file, for apps of that owner.
-pub fn layers(file: Obj<'_>, names: &Names<'_>, out: &mut Findings) -> Vec<Layer> {
+pub fn layers(file: Obj<'_>, granted: &Granted, names: &Names<'_>, out: &mut Findings) -> Vec<Layer> {
     let Some(node) = file.get("owner") else { return Vec::new() };
     let Some(owner) = names.owners.find(node, out) else { return Vec::new() };
     let Ok(owner_id) = u16::try_from(owner).map(OwnerId) else { return Vec::new() };
@@ -103,12 +104,13 @@ pub fn layers(file: Obj<'_>, names: &Names<'_>, out: &mut Findings) -> Vec<Layer
     for obj in file.objects("rules", &shapes::OWNER_RULE) {
         let rule = rules::rule(obj, &mut table, names, out);
         let apps = match obj.get("apps") {
-            Some(selector) => owned(selector, owner, names, out),
+            Some(selector) => owned(selector, owner, "the file's owner", names, out),
             None => every(owner, names),
         };
         if apps.is_empty() && obj.get("apps").is_none() {
             out.warn(obj.place_of("name"), format!("this rule is for no app: {} owns none", node.found()));
         }
+        granted.check(owner_id, &apps, (rule.then, obj.place_of("then")), names, out);
         layers.push(Layer { owner: owner_id, apps, rule });
     }
     layers
@@ -119,17 +121,17 @@ fn every(owner: usize, names: &Names<'_>) -> Vec<AppId> {
     owned.filter_map(|(at, _)| u32::try_from(at).ok().map(AppId)).collect()
 }
 
-/// Apps that a file names must be its owner's. A label selects among them; another owner's apps of that label are not meant.
-fn owned(selector: &Node, owner: usize, names: &Names<'_>, out: &mut Findings) -> Vec<AppId> {
+/// Apps that a file or grant names must be its owner's; `whose` is that owner in words. A label selects among them; another owner's apps of that label are not meant.
+pub fn owned(selector: &Node, owner: usize, whose: &str, names: &Names<'_>, out: &mut Findings) -> Vec<AppId> {
     let apps = rules::select(selector, names, out);
     let other = |app: &AppId| names.app_names.get(app.index()).is_some_and(|named| named.owner != Some(owner));
     for item in selector.items() {
         let Some(at) = item.text().and_then(|name| names.apps.index(name)) else { continue };
         if let Some(named) = names.app_names.get(at).filter(|named| named.owner.is_some_and(|other| other != owner)) {
-            let whose = names.owners.name(named.owner.unwrap_or_default());
+            let other = names.owners.name(named.owner.unwrap_or_default());
             out.clash(
                 item.place,
-                format!("the app {} belongs to `{}`, not to `{}`", item.found(), short(whose), short(names.owners.name(owner))),
+                format!("the app {} belongs to `{}`, not to `{}`", item.found(), short(other), short(names.owners.name(owner))),
                 (named.owner_place, "its owner"),
             );
         }
@@ -138,7 +140,7 @@ fn owned(selector: &Node, owner: usize, names: &Names<'_>, out: &mut Findings) -
         && entry.value.text().and_then(|name| names.owners.index(name)).is_some_and(|named| named != owner)
     {
         let place = names.owners.place(owner).unwrap_or(entry.value.place);
-        out.clash(entry.value.place, format!("found {}, expected the file's owner", entry.value.found()), (place, "defined"));
+        out.clash(entry.value.place, format!("found {}, expected {whose}", entry.value.found()), (place, "defined"));
     }
     if let Some(entry) = selector.entry("label").filter(|_| !apps.is_empty() && apps.iter().all(other)) {
         out.warn(entry.value.place, format!("no app of `{}` has the label {}", short(names.owners.name(owner)), entry.value.found()));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderName;
+use jiff::civil::Weekday;
 
 use super::names::Names;
 use super::report::{Findings, Place};
@@ -103,6 +104,8 @@ fn test(signal: SignalKind, rest: &str, place: Place, node: &Node, names: &Names
         SignalKind::Method => Condition::Test(Test::Method(values.map(out, methods))),
         SignalKind::Path => Condition::Test(Test::Path(values.map(out, path))),
         SignalKind::Host => Condition::Test(Test::Host(values.map(out, host))),
+        SignalKind::Weekday => Condition::Test(Test::Weekday(values.map(out, weekday))),
+        SignalKind::Hour => compared(values, out, hours),
         SignalKind::Header => match HeaderName::from_bytes(rest.as_bytes()) {
             Ok(name) => Condition::Test(Test::Header(name, values.set(out))),
             Err(_) => return out.left_out(),
@@ -257,6 +260,26 @@ fn versions((node, list): Compared<'_>, out: &mut Findings) -> Option<Test> {
     Some(Test::OsVersion(read))
 }
 
+fn weekday(node: &Node, out: &mut Findings) -> Option<Weekday> {
+    let of = |text: &str| signals::WEEKDAYS.iter().find(|(word, _)| *word == text).map(|(_, day)| *day);
+    node.text().and_then(of).or_else(|| out.left_out())
+}
+
+fn hours((node, list): Compared<'_>, out: &mut Findings) -> Option<Test> {
+    let mut read = Vec::with_capacity(list.len());
+    for (compare, text) in list {
+        // Digits only: a parser of numbers also takes `+8`.
+        match text.parse::<u8>().ok().filter(|hour| *hour < 24 && text.bytes().all(|c| c.is_ascii_digit())) {
+            Some(hour) => read.push((compare, hour)),
+            None => {
+                out.error(node.place, format!("found `{}`, expected a whole hour from 0 to 23", short(text)));
+                return None;
+            }
+        }
+    }
+    Some(Test::Hour(read))
+}
+
 /// The classes that a name or glob stands for.
 fn classes(node: &Node, names: &Names<'_>, out: &mut Findings) -> Vec<ClassId> {
     const ALWAYS: [(&str, ClassId); 2] = [("blind", ClassId::BLIND), ("unclassified", ClassId::UNCLASSIFIED)];
@@ -287,7 +310,7 @@ fn key_proof(node: &Node, out: &mut Findings) -> Option<KeyProof> {
 
 /// A fact that is nearly a well-known one is most likely that one misspelt.
 fn fact(name: &str, place: Place, names: &Names<'_>, out: &mut Findings) {
-    names.reads_posture.set(names.reads_posture.get().or(Some(place)));
+    names.read_fact(name, place);
     if !WELL_KNOWN_FACTS.contains(&name)
         && let Some(near) = nearest(name, WELL_KNOWN_FACTS.into_iter())
     {
@@ -357,7 +380,7 @@ fn upper_case<'a>(node: &'a Node, out: &mut Findings) -> Option<&'a str> {
     Some(text)
 }
 
-fn path(node: &Node, out: &mut Findings) -> Option<Glob> {
+pub fn path(node: &Node, out: &mut Findings) -> Option<Glob> {
     let Some(text) = node.text() else { return out.left_out() };
     if !text.starts_with(['/', '*']) {
         out.error(node.place, format!("found `{}`, expected a path that begins with `/` (or `*`)", short(text)));
@@ -475,6 +498,8 @@ tiers: [{name: none}, {name: known}, {name: healthy}]
         assert_eq!(of("{claims.form_factor: phone}"), Test::Claim(ClaimField::FormFactor, Want::Text(globs(&["phone"]))));
         assert_eq!(of("{net.zone: [desk, none]}"), Test::Zone(vec![Some(ZoneId(1)), None]));
         assert_eq!(of("{net.peer: 192.0.2.1}"), Test::Peer(vec!["192.0.2.1/32".parse().unwrap()]));
+        assert_eq!(of("{time.weekday: [mon, sun]}"), Test::Weekday(vec![Weekday::Monday, Weekday::Sunday]));
+        assert_eq!(of("{time.hour: '>= 8 < 18'}"), Test::Hour(vec![(Compare::AtLeast, 8), (Compare::Less, 18)]));
         assert_eq!(of("{http.method: [GET]}"), Test::Method(globs(&["GET"])));
         assert_eq!(of("{http.method: 'P*'}"), Test::Method(globs(&["P*"])));
         assert_eq!(of("{class: '*ified'}"), Test::Class(vec![ClassId::UNCLASSIFIED]));

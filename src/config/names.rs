@@ -1,7 +1,7 @@
 //! What the configuration names, and looking it up.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::obj::Obj;
 use super::report::{Findings, Place};
@@ -72,17 +72,28 @@ impl Table {
         self.named(name, node.place, &[], out)
     }
 
+    /// The name that a node holds, where there is such a thing; to ask is no use of it. `also` are names that are always there.
+    pub fn exists<'n>(&self, node: &'n Node, also: &[&str], out: &mut Findings) -> Option<&'n str> {
+        let Some(name) = node.text() else { return out.left_out() };
+        if !also.contains(&name) && self.index(name).is_none() {
+            self.unknown(name, node.place, also, out);
+        }
+        Some(name)
+    }
+
     /// `also` are names that are always there, for the message.
     pub fn named(&self, name: &str, place: Place, also: &[&str], out: &mut Findings) -> Option<usize> {
         let found = self.index(name);
         match found.and_then(|at| self.entries.get(at)) {
             Some(entry) => entry.used.set(true),
-            None => {
-                let hint = if out.full() { String::new() } else { self.hint(name, also) };
-                out.error(place, format!("no {} named `{}`{hint}", self.what, short(name)));
-            }
+            None => self.unknown(name, place, also, out),
         }
         found
+    }
+
+    fn unknown(&self, name: &str, place: Place, also: &[&str], out: &mut Findings) {
+        let hint = if out.full() { String::new() } else { self.hint(name, also) };
+        out.error(place, format!("no {} named `{}`{hint}", self.what, short(name)));
     }
 
     fn hint(&self, name: &str, also: &[&str]) -> String {
@@ -143,6 +154,10 @@ pub struct Names<'a> {
     pub app_names: Vec<AppName<'a>>,
     /// A condition reads a posture fact.
     pub reads_posture: Cell<Option<Place>>,
+    /// Facts that conditions and ladders read.
+    pub facts: RefCell<HashSet<String>>,
+    /// Facts that exceptions let count as ok, and where.
+    pub lifted: RefCell<Vec<(String, Place)>>,
     /// Stacks that conditions name: which there are is the table's to say.
     pub stacks: RefCell<Vec<(String, Place)>>,
 }
@@ -159,6 +174,8 @@ impl<'a> Names<'a> {
             apps: Table::new("app"),
             app_names: Vec::new(),
             reads_posture: Cell::new(None),
+            facts: RefCell::default(),
+            lifted: RefCell::default(),
             stacks: RefCell::default(),
         };
         names.restrictions.limit(64, out);
@@ -177,6 +194,13 @@ impl<'a> Names<'a> {
         }
         names.apps.limit(10_000, out);
         names
+    }
+
+    pub fn read_fact(&self, name: &str, place: Place) {
+        self.reads_posture.set(self.reads_posture.get().or(Some(place)));
+        if !self.facts.borrow().contains(name) {
+            self.facts.borrow_mut().insert(name.to_owned());
+        }
     }
 
     /// Every app has an entry, a broken one too: the numbers of apps are those of the files.

@@ -23,6 +23,11 @@ impl<'a> Obj<'a> {
         Self { shape, node: Some(node), place: node.place }
     }
 
+    /// Whether the map itself stands in the file.
+    pub fn present(&self) -> bool {
+        self.node.is_some()
+    }
+
     pub fn get(&self, key: &str) -> Option<&'a Node> {
         debug_assert!(self.shape.key(key).is_some(), "{} has no key {key}", self.shape.name);
         self.node.and_then(|node| node.entry(key)).map(|entry| &entry.value)

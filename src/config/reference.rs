@@ -58,6 +58,8 @@ fn value(kind: &Kind) -> String {
         Kind::Some(of) => format!("list of at least one: {}", value(of)),
         Kind::List(of) => format!("list of: {}", value(of)),
         Kind::Map(of) => format!("map of names to: {}", value(of)),
+        Kind::OneOrMore(of) => format!("{}; or a list of them", value(of)),
+        Kind::Given => "map of [signals](#conditions) to values".to_owned(),
         Kind::Shape(shape) => format!("[{0}](#{0})", shape.name),
         Kind::Either(list, shape) => format!("{}; or [{1}](#{1})", value(list), shape.name),
         Kind::Condition => "[condition](#conditions)".to_owned(),
@@ -70,6 +72,9 @@ fn value(kind: &Kind) -> String {
         | Kind::CountOr(..)
         | Kind::Duration(..)
         | Kind::Size(..)
+        | Kind::Bandwidth(..)
+        | Kind::Date
+        | Kind::Fact
         | Kind::Rate => kind.words(),
     }
 }
@@ -97,6 +102,8 @@ This text is made from the table that checks the configuration.
 | duration | `750ms`, `30s`, `5m`, `2h`, `15d`; always with a unit, never zero |
 | size | `512`, `16KiB`, `1MiB`, `1GiB`; never zero |
 | rate | `60/m`: also `/s`, `/h`, `/d` |
+| bandwidth | `1MiB/s`: a size, for each second |
+| date | `2026-12-31`, a day in `time_zone`; or a moment of RFC 3339, `2026-12-31T18:00:00Z` |
 | network | CIDR, `10.0.0.0/8` or `2001:db8::/32`; or one address |
 | name | letters, digits, `_`, `.` and `-`, at most 64, first a letter or digit |
 
@@ -106,7 +113,7 @@ const CONDITIONS: &str = "\
 ## Conditions
 
 A condition is a map; all its entries must hold. A list means any of. Text compares by equality or by an anchored, case-sensitive glob: `\"build-*\"`; `*` is any run
-of characters, `/` included, so that `/admin/*` is not `/admin`. Versions (by their dots), tiers and ages compare with `< <= = >= >`; several must all
+of characters, `/` included, so that `/admin/*` is not `/admin`. Versions (by their dots), tiers, ages and hours compare with `< <= = >= >`; several must all
 hold: `\">= 9 < 17\"`. On a set or header `any` means at least one value, `none` the opposite.
 
 A comparison is *undecided* when a field is missing from an existing record, the record cannot be read, a version does not parse, or a header that the rule reads
@@ -134,4 +141,5 @@ rules:
 ```
 
 A rule of an owner's file can only make its apps stricter: it and the app's own rules are both evaluated, and the stricter outcome stands.
+[delegate](#delegation) of the main file lets it loosen as well.
 ";

@@ -12,7 +12,7 @@ use super::report::{Findings, Place};
 use super::yaml::{Node, Value, short};
 use super::{shapes, units};
 use crate::model::{Effect, Mode};
-use crate::policy::draft::{Cap, Class, Condition, Fix, Guardrail, Network, Owner, Rate, Restriction, Rule, Source, Tier};
+use crate::policy::draft::{Cap, Class, Condition, Fix, Glob, Guardrail, Network, Owner, Rate, Restriction, Rule, Source, Tier};
 use crate::policy::{AppId, RestrictionId, TierId};
 
 pub fn owners(main: Obj<'_>, out: &mut Findings) -> Vec<Owner> {
@@ -76,12 +76,7 @@ pub fn fixes(main: Obj<'_>, out: &mut Findings) -> Vec<Fix> {
     let mut fixes = Vec::new();
     for entry in posture.entries("fixes") {
         let obj = Obj::new(&entry.value, &shapes::FIX);
-        if !super::signals::fact(&entry.key) || entry.key == "age" {
-            out.error(
-                entry.key_place,
-                format!("found `{}`, expected the name of a fact: letters, digits, `_` and `-`, not `age`", short(&entry.key)),
-            );
-        }
+        fact_name(&entry.key, entry.key_place, out);
         let help = obj.text("help").map(str::to_owned);
         // The link is shown to people: a script in it would run in their browser.
         if let Some(link) = help.as_deref().filter(|link| !["https://", "http://", "mailto:"].iter().any(|scheme| link.starts_with(scheme)))
@@ -93,6 +88,13 @@ pub fn fixes(main: Obj<'_>, out: &mut Findings) -> Vec<Fix> {
         }
     }
     fixes
+}
+
+/// A key that is the name of a posture fact.
+pub fn fact_name(name: &str, place: Place, out: &mut Findings) {
+    if !super::signals::fact(name) || name == "age" {
+        out.error(place, format!("found `{}`, expected the name of a fact: letters, digits, `_` and `-`, not `age`", short(name)));
+    }
 }
 
 pub fn classes(main: Obj<'_>, names: &Names<'_>, out: &mut Findings) -> Vec<Class> {
@@ -163,22 +165,53 @@ pub fn restrictions(main: Obj<'_>, out: &mut Findings) -> Vec<Restriction> {
         if obj.get("burst").is_some() && obj.get("requests").is_none() {
             out.error(obj.place_of_key("burst"), "`burst` without `requests`");
         }
+        let (allowed_paths, denied_paths) = paths(obj.object("paths", &shapes::PATHS), out);
         let restriction = Restriction {
             name: entry.key.clone(),
             methods,
+            allowed_paths,
+            denied_paths,
             no_store: obj.flag("no_store"),
+            sandbox: obj.flag("sandbox"),
+            permissions_policy: obj.items("permissions_policy").iter().filter_map(|node| feature(node, out)).collect(),
+            no_attachments: obj.text("attachments") == Some("block"),
             max_body: obj.size("max_body"),
+            max_response: obj.size("max_response"),
             requests,
-            ..Restriction::default()
+            bandwidth: obj.text("bandwidth").and_then(units::bandwidth),
+            max_stream: obj.get("max_stream").map(|_| obj.duration("max_stream")),
         };
         // A key that was not understood has its own error.
-        let only_idle = entry.value.entries().iter().all(|entry| matches!(entry.key.as_str(), "burst" | "no_store"));
-        if only_idle && !restriction.no_store && matches!(entry.value.value, Value::Map(_)) {
+        let idle = ["burst", "no_store", "sandbox", "attachments"];
+        let only_idle = entry.value.entries().iter().all(|entry| idle.contains(&entry.key.as_str()));
+        let idles = !restriction.no_store && !restriction.sandbox && !restriction.no_attachments;
+        if only_idle && idles && matches!(entry.value.value, Value::Map(_)) {
             out.error(entry.key_place, format!("`{}` restricts nothing", short(&entry.key)));
         }
         restrictions.push(restriction);
     }
     restrictions
+}
+
+fn paths(obj: Obj<'_>, out: &mut Findings) -> (Option<Vec<Glob>>, Vec<Glob>) {
+    if obj.present() && obj.get("allow").is_none() && obj.get("deny").is_none() {
+        out.error(obj.place, "found neither `allow` nor `deny`, expected at least one of them");
+    }
+    let mut globs = |key: &str| obj.items(key).iter().filter_map(|node| condition::path(node, out)).collect::<Vec<Glob>>();
+    let (allowed, denied) = (globs("allow"), globs("deny"));
+    (obj.get("allow").map(|_| allowed), denied)
+}
+
+/// A feature of `Permissions-Policy`, as registered: it stands in a header as it is.
+fn feature(node: &Node, out: &mut Findings) -> Option<String> {
+    // What is blank is the walk's error.
+    let Some(text) = node.text().filter(|text| !text.trim().is_empty()) else { return out.left_out() };
+    let right = text.len() <= 64 && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
+    if !right || !text.starts_with(|c: char| c.is_ascii_lowercase()) {
+        out.error(node.place, format!("found {}, expected a feature such as `camera`: lower-case letters, digits and `-`", node.found()));
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 fn rate(count: u32, per: Duration, burst: Option<u32>) -> Rate {
@@ -208,16 +241,7 @@ pub fn rule(obj: Obj<'_>, table: &mut Table, names: &Names<'_>, out: &mut Findin
     let when = obj.get("when").map_or_else(Condition::always, |node| condition(node, Reader::Rule, names, out));
     // No effect is the walk's error; were it lost, blocking is the safe reading.
     let then = obj.need("then", out).and_then(effect).unwrap_or(Effect::Block);
-    let mut with = Vec::new();
-    for node in obj.items("with") {
-        if let Some(id) = names.restrictions.find(node, out).and_then(|at| u8::try_from(at).ok()).map(RestrictionId) {
-            if with.contains(&id) {
-                out.error(node.place, format!("the restriction {} stands twice", node.found()));
-            } else {
-                with.push(id);
-            }
-        }
-    }
+    let with = with(obj, names, out);
     match (then, obj.items("with").is_empty(), obj.get("then").is_some()) {
         (Effect::Restrict, true, true) => out.error(obj.place_of("then"), "`restrict` needs `with`: the names of restrictions"),
         (Effect::Forward | Effect::Block, false, true) => {
@@ -228,11 +252,26 @@ pub fn rule(obj: Obj<'_>, table: &mut Table, names: &Names<'_>, out: &mut Findin
     Rule { name, when, then, with, mode: mode(obj) }
 }
 
+/// The restrictions that `with` names.
+pub fn with(obj: Obj<'_>, names: &Names<'_>, out: &mut Findings) -> Vec<RestrictionId> {
+    let mut with = Vec::new();
+    for node in obj.items("with") {
+        if let Some(id) = names.restrictions.find(node, out).and_then(|at| u8::try_from(at).ok()).map(RestrictionId) {
+            if with.contains(&id) {
+                out.error(node.place, format!("the restriction {} stands twice", node.found()));
+            } else {
+                with.push(id);
+            }
+        }
+    }
+    with
+}
+
 pub fn mode(obj: Obj<'_>) -> Mode {
     if obj.text("mode") == Some(Mode::Report.as_str()) { Mode::Report } else { Mode::Enforce }
 }
 
-fn effect(word: &str) -> Option<Effect> {
+pub fn effect(word: &str) -> Option<Effect> {
     Effect::ALL.into_iter().find(|effect| effect.as_str() == word)
 }
 

@@ -70,6 +70,11 @@ fn kind(kind: &Kind) -> Value {
         Kind::Duration(..) => json!({"type": "string", "pattern": units::DURATION}),
         Kind::Size(..) => json!({"anyOf": [{"type": "string", "pattern": units::SIZE}, {"type": "integer", "minimum": 1}]}),
         Kind::Rate => json!({"type": "string", "pattern": units::RATE}),
+        Kind::Bandwidth(..) => json!({"type": "string", "pattern": units::BANDWIDTH}),
+        Kind::Date => json!({"type": "string", "pattern": units::DATE}),
+        Kind::Fact => json!({"type": "string", "pattern": format!("^(?!age$){FACT}$")}),
+        Kind::OneOrMore(of) => json!({"anyOf": [self::kind(of), {"type": "array", "items": self::kind(of), "minItems": 1}]}),
+        Kind::Given => given(),
         Kind::Some(of) => json!({"type": "array", "items": self::kind(of), "minItems": 1}),
         Kind::List(of) => json!({"type": "array", "items": self::kind(of)}),
         Kind::Map(of) => json!({"type": "object", "patternProperties": {units::NAME: self::kind(of)}, "additionalProperties": false}),
@@ -97,9 +102,24 @@ fn condition() -> Value {
         add(&mut schema, "description", Some(json!(doc)));
         properties.insert(name.to_owned(), schema);
     }
+    signals(properties, "All entries must hold; a list means any of.", wanted)
+}
+
+/// A situation: any text can be given, and whether a signal can be that is found out when the test is run.
+fn given() -> Value {
+    let one = || json!({"type": ["string", "number", "boolean"]});
+    let value = |_| json!({"anyOf": [one(), {"type": "array", "items": one(), "minItems": 1}]});
+    let mut now = json!({"type": "string", "pattern": units::DATE});
+    add(&mut now, "description", Some(json!("The moment of the request.")));
+    let properties = Map::from_iter([(signals::NOW.to_owned(), now)]);
+    signals(properties, "Signals and their values.", value)
+}
+
+/// A map of signals to what `value` says of each, besides `properties`.
+fn signals(mut properties: Map<String, Value>, doc: &str, value: impl Fn(SignalKind) -> Value) -> Value {
     let mut patterns = Map::new();
     for signal in SIGNALS {
-        let mut schema = wanted(signal.kind);
+        let mut schema = value(signal.kind);
         add(&mut schema, "description", Some(json!(signal.doc)));
         match signal.name {
             // A fact cannot be named `age`: `posture.age` is a signal of its own, `posture.age.age` none.
@@ -111,7 +131,7 @@ fn condition() -> Value {
     }
     json!({
         "type": "object",
-        "description": "All entries must hold; a list means any of.",
+        "description": doc,
         "properties": properties,
         "patternProperties": patterns,
         "additionalProperties": false,
@@ -123,7 +143,7 @@ fn wanted(signal: SignalKind) -> Value {
     let one = match signal {
         SignalKind::Wire(WireField::Intercepted | WireField::Drift) => json!({"type": "boolean"}),
         SignalKind::OnNet => json!({"enum": [true, false, "none"]}),
-        SignalKind::Fact | SignalKind::KeyProof => json!({"enum": words}),
+        SignalKind::Fact | SignalKind::KeyProof | SignalKind::Weekday => json!({"enum": words}),
         _ if words.is_empty() => json!({"type": "string", "minLength": 1}),
         // Any text is let through, since globs are: the words help an editor to complete.
         _ => json!({"anyOf": [{"enum": words}, {"type": "string", "minLength": 1}]}),

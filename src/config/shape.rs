@@ -44,16 +44,26 @@ pub enum Kind {
     /// Both ends are allowed.
     Size(&'static str, &'static str),
     Rate,
+    /// Bytes a second. Both ends are allowed.
+    Bandwidth(&'static str, &'static str),
+    /// A day, or a moment of RFC 3339.
+    Date,
+    /// The name of a posture fact.
+    Fact,
     /// At least one.
     Some(&'static Self),
     /// May be empty.
     List(&'static Self),
+    /// One, or a list of at least one.
+    OneOrMore(&'static Self),
     /// Free names to values.
     Map(&'static Self),
     Shape(&'static Shape),
-    /// A list, or a map with the shape's keys that holds it.
+    /// A list or word, or a map with the shape's keys that holds it.
     Either(&'static Self, &'static Shape),
     Condition,
+    /// Signals to their values in a situation.
+    Given,
     /// Which apps: a list of names, or a map with one of `SELECTORS`.
     Apps,
 }
@@ -88,6 +98,11 @@ impl Kind {
             Self::Duration(min, max) => format!("duration from `{min}` to `{max}`"),
             Self::Size(min, max) => format!("size from `{min}` to `{max}`"),
             Self::Rate => "rate such as `60/m`".to_owned(),
+            Self::Bandwidth(min, max) => format!("bandwidth from `{min}` to `{max}`"),
+            Self::Date => "date such as `2026-12-31` or `2026-12-31T18:00:00Z`".to_owned(),
+            Self::Fact => "name of a posture fact: letters, digits, `_` and `-`, not `age`".to_owned(),
+            Self::OneOrMore(of) => format!("{}; or a list of them", of.words()),
+            Self::Given => "map of signals to values".to_owned(),
             Self::Some(of) => format!("list of at least one {}", of.words()),
             Self::List(of) => format!("list, each item {}", of.expected()),
             Self::Map(of) => format!("map, each value {}", of.expected()),

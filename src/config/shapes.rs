@@ -1,9 +1,11 @@
 //! Every key of the configuration: its kind, its default, its meaning. The checker, the JSON Schema and the reference read this table.
 
 mod fingerprints;
+mod policy;
 
 pub use self::fingerprints::{BASELINE, CENSUS, FINGERPRINTS, NETWORK};
-use super::shape::Kind::{Apps, Condition, Count, CountOr, Duration, Flag, List, Map, Name, Rate, Size, Some, Text, Word};
+pub use self::policy::{DELEGATION, EXCEPTION, EXPECTED, GUARDRAIL, LADDER, PATHS, RESTRICTION, TEST};
+use super::shape::Kind::{Apps, Condition, Count, CountOr, Duration, Flag, List, Map, Name, Size, Some, Text, Word};
 use super::shape::Need::{Absent, Default, Required};
 use super::shape::{Key, Kind, Need, Shape};
 
@@ -20,6 +22,12 @@ pub static ROOT: Shape = Shape {
     doc: "The main file. Relative paths are relative to its folder.",
     keys: &[
         key("version", Count { min: 1, max: 1 }, Required, "The version of this format."),
+        key(
+            "time_zone",
+            Text("time zone"),
+            Default("UTC"),
+            "The IANA name of the zone in which `time.weekday` and `time.hour` read the clock, and in which dates without a time begin and end: `Europe/Berlin`.",
+        ),
         key("workers", CountOr("auto", 1, 1024), Default("auto"), "Single-threaded workers. `auto`: one per CPU that the process may use."),
         key("listeners", Some(&Kind::Shape(&LISTENER)), Required, "Where clients connect."),
         key(
@@ -70,7 +78,20 @@ pub static ROOT: Shape = Shape {
         key("caps", List(&Kind::Shape(&CAP)), Absent("none"), "Conditions that lower the tier; a cap never raises it."),
         key("restrictions", Map(&Kind::Shape(&RESTRICTION)), Absent("none"), "Named restrictions for `with`; at most 64."),
         key("guardrails", List(&Kind::Shape(&GUARDRAIL)), Absent("none"), "Security's own rules, which no other rule can loosen."),
+        key(
+            "delegate",
+            List(&Kind::Shape(&DELEGATION)),
+            Absent("none: an owner's file can only make its apps stricter"),
+            "Leave for an owner's file to loosen what the main file says of the owner's apps.",
+        ),
+        key(
+            "exceptions",
+            List(&Kind::Shape(&EXCEPTION)),
+            Absent("none"),
+            "What is overlooked for a while, for one device or tag. Each ends by itself.",
+        ),
         key("apps", Some(&Kind::Shape(&APP)), Required, "What stands behind the proxy."),
+        key("tests", List(&Kind::Shape(&TEST)), Absent("none"), "What the policy must decide: `vestibule check` tries each."),
         key("policy_dir", Text("folder"), Absent("no owners' files"), "Every `*.yaml` in this folder, by name, is an owner's file."),
     ],
 };
@@ -288,6 +309,12 @@ pub static POSTURE: Shape = Shape {
             "Sources of posture facts; facts of others are refused.",
         ),
         key("fixes", Map(&Kind::Shape(&FIX)), Absent("none"), "What a person is told when a fact fails, by the fact's name."),
+        key(
+            "ladder",
+            Map(&Kind::Shape(&LADDER)),
+            Absent("none"),
+            "Facts that more is asked of from date to date, by the fact's name; at most 64.",
+        ),
     ],
 };
 
@@ -336,36 +363,6 @@ pub static CAP: Shape = Shape {
         key("name", Name, Required, "Stands in the reasons as `cap.<name>`."),
         key("when", Condition, Required, "Does not read `tier`. Undecided counts as true."),
         key("max_tier", Name, Required, "The highest tier that a device has while the condition holds."),
-    ],
-};
-
-pub static RESTRICTION: Shape = Shape {
-    name: "restriction",
-    doc: "At least one key. Several restrictions merge to the tighter: methods intersect, sizes take the smaller, two rates both apply.",
-    keys: &[
-        key("methods", Some(&Text("method")), Absent("any"), "Only these methods; others are refused with 403."),
-        key("no_store", Flag, Default("false"), "Nothing stays in the browser's cache."),
-        key("max_body", Size("1", "512GiB"), Absent("`limits.body_size`"), "Bytes of a request's body; beyond it 413."),
-        key(
-            "requests",
-            Rate,
-            Absent("any"),
-            "Requests of one device to one app (without a device: of one peer address, /64 for IPv6); beyond it 429.",
-        ),
-        key("burst", Count { min: 1, max: 1_000_000 }, Absent("the count of `requests`"), "Requests at once. Only with `requests`."),
-    ],
-};
-
-pub static GUARDRAIL: Shape = Shape {
-    name: "guardrail",
-    doc: "Guardrails and the app's rules are both evaluated; the stricter outcome stands.",
-    keys: &[
-        key("name", Name, Required, "Stands in the decision log."),
-        key("apps", Apps, Absent("every app"), "The apps that it holds for."),
-        key("when", Condition, Required, "Undecided counts as true."),
-        key("then", EFFECT, Required, "`restrict` or `block`; a guardrail cannot forward."),
-        key("with", NAMES, Absent("none"), "Restrictions; with `then: restrict`, and only then."),
-        key("mode", MODE, Default("enforce"), "`report`: recorded as what it would have done, then passed over."),
     ],
 };
 
@@ -496,7 +493,13 @@ pub static OWNER_FILE: Shape = Shape {
     keys: &[
         key("owner", Name, Required, "An owner of the main file."),
         key("apps", List(&Kind::Shape(&OWNED_APP)), Absent("none"), "Apps of this owner, as in the main file."),
-        key("rules", List(&Kind::Shape(&OWNER_RULE)), Absent("none"), "Evaluated beside the apps' own rules; the stricter outcome stands."),
+        key(
+            "rules",
+            List(&Kind::Shape(&OWNER_RULE)),
+            Absent("none"),
+            "Evaluated beside the apps' own rules; the stricter outcome stands, unless `delegate` of the main file leaves the decision to this file.",
+        ),
+        key("tests", List(&Kind::Shape(&TEST)), Absent("none"), "What the policy must decide, as in the main file."),
     ],
 };
 
@@ -534,16 +537,22 @@ pub static ALL: &[&Shape] = &[
     &POSTURE,
     &SOURCE,
     &FIX,
+    &LADDER,
     &CLASS,
     &TIER,
     &CAP,
     &RESTRICTION,
+    &PATHS,
     &GUARDRAIL,
+    &DELEGATION,
+    &EXCEPTION,
     &APP,
     &UPSTREAM,
     &TIMEOUTS,
     &PATH,
     &RULE,
+    &TEST,
+    &EXPECTED,
     &OWNER_FILE,
     &OWNED_APP,
     &OWNER_RULE,

@@ -1,5 +1,7 @@
 //! What a condition can read. One table for the parser, the JSON Schema and the reference.
 
+use jiff::civil::Weekday;
+
 use crate::model::{Browser, Contradiction, FormFactor, Os};
 use crate::policy::draft::{ClaimField, DeviceField, WireField};
 
@@ -32,6 +34,8 @@ pub enum SignalKind {
     Path,
     Host,
     Header,
+    Weekday,
+    Hour,
 }
 
 const fn signal(name: &'static str, kind: SignalKind, doc: &'static str) -> Signal {
@@ -114,6 +118,8 @@ pub const SIGNALS: &[Signal] = &[
     signal("http.path", SignalKind::Path, "The canonical path without query: `/admin/*`."),
     signal("http.host", SignalKind::Host, "The canonical host."),
     signal("http.header.<name>", SignalKind::Header, "A request header: text, `any` or `none`. Several values of it are undecided."),
+    signal("time.weekday", SignalKind::Weekday, "The day in `time_zone`: `mon`, `tue`, `wed`, `thu`, `fri`, `sat` or `sun`."),
+    signal("time.hour", SignalKind::Hour, "The hour in `time_zone`, 0 to 23, compared: `\">= 8 < 18\"` is from 08:00 until before 18:00."),
 ];
 
 /// The signal that a condition's key names, with the free part of the key.
@@ -129,6 +135,20 @@ pub fn find(key: &str) -> Option<(&'static Signal, &str)> {
     let (name, of) = rest.strip_suffix(".age").map_or(("posture.<fact>", rest), |of| ("posture.<fact>.age", of));
     (fact(of) && of != "age").then(|| named(name)).flatten().map(|signal| (signal, of))
 }
+
+/// The moment of a situation: no signal that a condition reads.
+pub const NOW: &str = "time.now";
+
+/// The days of `time.weekday`.
+pub const WEEKDAYS: [(&str, Weekday); 7] = [
+    ("mon", Weekday::Monday),
+    ("tue", Weekday::Tuesday),
+    ("wed", Weekday::Wednesday),
+    ("thu", Weekday::Thursday),
+    ("fri", Weekday::Friday),
+    ("sat", Weekday::Saturday),
+    ("sun", Weekday::Sunday),
+];
 
 /// What `fact` reads.
 pub const FACT: &str = "[A-Za-z0-9_-]{1,64}";
@@ -159,6 +179,7 @@ pub fn words(kind: SignalKind) -> Vec<&'static str> {
         }
         SignalKind::Claim(ClaimField::FormFactor) => FormFactor::ALL.iter().map(|f| f.as_str()).chain(["unavailable"]).collect(),
         SignalKind::Fact => crate::model::FactState::ALL.iter().map(|s| s.as_str()).collect(),
+        SignalKind::Weekday => WEEKDAYS.iter().map(|(word, _)| *word).collect(),
         SignalKind::KeyProof => vec!["none", "browser", "certificate"],
         _ => Vec::new(),
     }

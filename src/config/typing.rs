@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::grants::Granted;
 use super::names::Names;
 use super::obj::Obj;
 use super::report::{Findings, Place, Report};
@@ -9,7 +10,7 @@ use super::serving::{NamedFile, Serving};
 use super::typed::{Configuration, FingerprintHeaders};
 use super::walk::nearest;
 use super::yaml::{self, Node, Value};
-use super::{apps, rules, shapes, signatures, text, walk};
+use super::{apps, grants, policy_tests, rules, shapes, signatures, text, walk};
 use crate::fingerprint::Known;
 use crate::policy::draft::{Draft, HostPattern};
 
@@ -80,6 +81,9 @@ impl Parsed {
         let limits = serving.limits(out);
         let decision_log = serving.decision_log(out);
         let mut fingerprints = serving.fingerprints(out);
+        let time_zone = grants::time_zone(main, out);
+        let delegations = grants::delegations(main, &names, out);
+        let granted = Granted::new(&delegations);
         let policy = Draft {
             revision: text::revision(files),
             owners: rules::owners(main, out),
@@ -91,17 +95,18 @@ impl Parsed {
             caps: rules::caps(main, &names, out),
             restrictions: rules::restrictions(main, out),
             guardrails: rules::guardrails(main, &names, out),
-            time_zone: jiff::tz::TimeZone::UTC,
-            ladders: Vec::new(),
-            delegations: Vec::new(),
-            exceptions: Vec::new(),
+            ladders: grants::ladders(main, &time_zone, &names, out),
+            delegations: delegations.into_iter().map(|(delegation, _)| delegation).collect(),
+            exceptions: grants::exceptions(main, &time_zone, &names, out),
+            time_zone,
             apps: Vec::new(),
             layers: Vec::new(),
         };
         let (apps, routes, hosts) = apps::apps(&names, out);
         // A connection's JA3 is computed before it is known which app it is for.
         fingerprints.ja3 |= routes.iter().any(|route| route.fingerprint_headers == FingerprintHeaders::Fingerproxy);
-        let layers = owned.iter().flat_map(|file| apps::layers(*file, &names, out)).collect();
+        let layers = owned.iter().flat_map(|file| apps::layers(*file, &granted, &names, out)).collect();
+        let tests = std::iter::once(&main).chain(&owned).flat_map(|file| policy_tests::tests(*file, &self.files, &names, out)).collect();
         unused(&names, policy.sources.is_empty(), out);
         self.named = serving.files;
         self.hosts = hosts;
@@ -126,7 +131,7 @@ impl Parsed {
             decision_log,
             fingerprints,
             known: signatures::builtin_alone(),
-            tests: Vec::new(),
+            tests,
             policy: Draft { apps, layers, ..policy },
             routes,
         });

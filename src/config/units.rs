@@ -4,6 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 
 use crate::policy::draft::{Compare, Version};
 
@@ -13,6 +16,10 @@ pub const DURATION: &str = "^0*[1-9][0-9]{0,8}(ms|s|m|h|d)$";
 pub const SIZE: &str = "^0*[1-9][0-9]{0,8}(KiB|MiB|GiB)?$";
 /// What `rate` reads.
 pub const RATE: &str = "^0*[1-9][0-9]{0,8}/(s|m|h|d)$";
+/// What `bandwidth` reads.
+pub const BANDWIDTH: &str = "^0*[1-9][0-9]{0,8}(KiB|MiB|GiB)?/s$";
+/// What `is_date` reads: a day, or a moment of RFC 3339.
+pub const DATE: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2}))?$";
 /// What `name` reads.
 pub const NAME: &str = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$";
 
@@ -52,6 +59,52 @@ pub fn rate(text: &str) -> Option<(u32, Duration)> {
         _ => return None,
     };
     Some((u32::try_from(count).ok()?, Duration::from_secs(per)))
+}
+
+/// `1MiB/s`: bytes a second.
+pub fn bandwidth(text: &str) -> Option<u64> {
+    text.strip_suffix("/s").and_then(size)
+}
+
+/// Whether the text has the form of a date; whether there is such a day or moment, `date` says.
+pub fn is_date(text: &str) -> bool {
+    let digits =
+        |text: &str, lengths: std::ops::RangeInclusive<usize>| lengths.contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit());
+    let parts = |text: &str, sign: char, lengths: &[usize]| {
+        let parts: Vec<&str> = text.split(sign).collect();
+        parts.len() == lengths.len() && parts.iter().zip(lengths).all(|(part, length)| digits(part, *length..=*length))
+    };
+    let Some((day, time)) = text.split_once('T') else { return parts(text, '-', &[4, 2, 2]) };
+    let Some(clock) = time.strip_suffix('Z').or_else(|| {
+        let (clock, zone) = time.rsplit_once(['+', '-'])?;
+        parts(zone, ':', &[2, 2]).then_some(clock)
+    }) else {
+        return false;
+    };
+    let (clock, fraction) = clock.split_once('.').map_or((clock, "0"), |(clock, fraction)| (clock, fraction));
+    parts(day, '-', &[4, 2, 2]) && parts(clock, ':', &[2, 2, 2]) && digits(fraction, 1..=9)
+}
+
+/// Which end of a day a date stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DayEnd {
+    /// Its first moment.
+    First,
+    /// The first moment of the next day.
+    Next,
+}
+
+/// The moment that a date means. `None`: there is no such day or moment.
+pub fn date(text: &str, end: DayEnd, zone: &TimeZone) -> Option<Timestamp> {
+    if !is_date(text) {
+        return None;
+    }
+    if text.contains('T') {
+        return text.parse().ok();
+    }
+    let day: Date = text.parse().ok()?;
+    let day = if end == DayEnd::Next { day.tomorrow().ok()? } else { day };
+    day.to_zoned(zone.clone()).ok().map(|first| first.timestamp())
 }
 
 /// Decimal digits that are not all zero and at most nine without leading zeros, and what follows them.
@@ -195,15 +248,51 @@ mod tests {
     }
 
     #[test]
+    fn a_date_is_a_day_of_its_zone_and_a_moment_is_exact() {
+        let zone = |name: &str| jiff::tz::TimeZoneDatabase::bundled().get(name).unwrap();
+        let berlin = zone("Europe/Berlin");
+        let moment = |text: &str, end| date(text, end, &berlin).map(|at| at.to_string());
+        assert_eq!(moment("2026-12-31", DayEnd::First).as_deref(), Some("2026-12-30T23:00:00Z"));
+        assert_eq!(moment("2026-12-31", DayEnd::Next).as_deref(), Some("2026-12-31T23:00:00Z"));
+        assert_eq!(moment("2026-12-31T18:00:00+02:00", DayEnd::Next).as_deref(), Some("2026-12-31T16:00:00Z"));
+        // The day on which clocks go forward has 23 hours, and in Beirut it begins at one.
+        assert_eq!(moment("2026-03-29", DayEnd::Next).as_deref(), Some("2026-03-29T22:00:00Z"));
+        assert_eq!(date("2022-03-27", DayEnd::First, &zone("Asia/Beirut")).unwrap().to_string(), "2022-03-26T22:00:00Z");
+        for bad in
+            ["2026-02-30", "2026-13-01", "9999-12-31", "2026-01-01T25:00:00Z", "2026-01-01T00:00:00", "2026-1-1", "tomorrow", "20260101"]
+        {
+            assert_eq!(date(bad, DayEnd::Next, &berlin), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn the_patterns_of_the_schema_read_what_the_functions_read() {
         let texts =
             ["1s", "0s", "007m", "1000000000s", "999999999d", "5", "5KiB", "0", "5KB", "5/m", "0/m", "5/w", "a", "-a", "a.b_c-d", ""];
-        for text in texts {
+        let dates = [
+            "2026-12-31",
+            "2026-12-31T18:00:00Z",
+            "2026-12-31T18:00:00.5+01:00",
+            "2026-12-31T18:00:00.1234567890Z",
+            "2026-12-31T18:00:00.Z",
+            "2026-12-31T18:00Z",
+            "2026-12-31T18:00:00-1:00",
+            "2026-12-31t18:00:00z",
+            "2026-12-31 18:00:00Z",
+            "2026-12",
+            "1MiB/s",
+            "5/s",
+            "5KB/s",
+            "0/s",
+        ];
+        for text in texts.into_iter().chain(dates) {
             let matches = |pattern: &str| fancy_regex::Regex::new(pattern).unwrap().is_match(text).unwrap();
             assert_eq!(duration(text).is_some(), matches(DURATION), "{text}");
             assert_eq!(size(text).is_some(), matches(SIZE), "{text}");
             assert_eq!(rate(text).is_some(), matches(RATE), "{text}");
             assert_eq!(name(text), matches(NAME), "{text}");
+            assert_eq!(bandwidth(text).is_some(), matches(BANDWIDTH), "{text}");
+            assert_eq!(is_date(text), matches(DATE), "{text}");
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::report::Findings;
 use super::shape::{COMBINE, Key, Kind, Need, SELECTORS, Shape, article, one_of};
 use super::signals::{self, SIGNALS, SignalKind};
-use super::units;
 use super::yaml::{Node, Value, short};
+use super::{shapes, units};
 use crate::policy::draft::WireField;
 
 /// Names longer than this are not compared with the known ones.
@@ -20,7 +20,13 @@ pub fn shape(node: &Node, shape: &'static Shape, out: &mut Findings) {
             Some(key) => kind(&entry.value, &key.kind, out),
             None => {
                 let known = shape.keys.iter().map(|key| key.name);
-                let message = unknown("unknown key", &entry.key, known, out);
+                let of_main = std::ptr::eq(shape, &shapes::OWNER_FILE) && (shapes::ROOT.key(&entry.key).is_some() || entry.key == "ladder");
+                let message = if of_main {
+                    let keys: Vec<_> = known.collect();
+                    format!("`{}` stands in the main file only; an owner's file has {}", short(&entry.key), keys.join(", "))
+                } else {
+                    unknown("unknown key", &entry.key, known, out)
+                };
                 out.shape(entry.key_place, message);
             }
         }
@@ -57,12 +63,20 @@ fn kind(node: &Node, kind: &'static Kind, out: &mut Findings) {
         Kind::Duration(min, max) => duration(node, (min, max), kind, out),
         Kind::Size(min, max) => size(node, (min, max), kind, out),
         Kind::Rate => expect(node.text().and_then(units::rate).is_some(), node, kind, out),
+        Kind::Bandwidth(min, max) => bandwidth(node, (min, max), kind, out),
+        Kind::Date => expect(node.text().is_some_and(units::is_date), node, kind, out),
+        Kind::Fact => expect(node.text().is_some_and(|text| signals::fact(text) && text != "age"), node, kind, out),
+        Kind::OneOrMore(of) => match &node.value {
+            Value::List(_) => list(node, of, &Kind::Some(of), out),
+            _ => self::kind(node, of, out),
+        },
+        Kind::Given => given(node, kind, out),
         Kind::Some(of) | Kind::List(of) => list(node, of, kind, out),
         Kind::Map(of) => map(node, of, kind, out),
         Kind::Shape(of) => shape(node, of, out),
-        Kind::Either(list, of) => match &node.value {
-            Value::List(_) => self::kind(node, list, out),
-            Value::Map(_) => shape(node, of, out),
+        Kind::Either(other, of) => match (&node.value, other) {
+            (Value::Map(_), _) => shape(node, of, out),
+            (Value::List(_), Kind::Some(_)) | (Value::Text(_), Kind::Word(_)) => self::kind(node, other, out),
             _ => expect(false, node, kind, out),
         },
         Kind::Condition => condition(node, out),
@@ -129,6 +143,41 @@ fn size(node: &Node, (min, max): (&str, &str), kind: &Kind, out: &mut Findings) 
             out.error(node.place, format!("found {}, expected {}", node.found(), kind.expected()));
         }
         Some(_) => {}
+    }
+}
+
+fn bandwidth(node: &Node, (min, max): (&str, &str), kind: &Kind, out: &mut Findings) {
+    match node.text().and_then(units::bandwidth) {
+        None => expect(false, node, kind, out),
+        Some(rate) if units::bandwidth(min).is_some_and(|min| rate < min) || units::bandwidth(max).is_some_and(|max| rate > max) => {
+            out.error(node.place, format!("found {}, expected {}", node.found(), kind.expected()));
+        }
+        Some(_) => {}
+    }
+}
+
+/// A situation: signals that there are, each with a scalar or several.
+fn given(node: &Node, is: &Kind, out: &mut Findings) {
+    let Value::Map(entries) = &node.value else {
+        expect(false, node, is, out);
+        return;
+    };
+    for entry in entries {
+        if entry.key == signals::NOW {
+            kind(&entry.value, &Kind::Date, out);
+        } else if signals::find(&entry.key).is_none() {
+            let message = unknown_signal(&entry.key, out);
+            out.shape(entry.key_place, message);
+        } else {
+            let items = match &entry.value.value {
+                Value::List(items) if items.is_empty() => std::slice::from_ref(&entry.value),
+                Value::List(items) => items,
+                _ => std::slice::from_ref(&entry.value),
+            };
+            for item in items.iter().filter(|item| matches!(item.value, Value::Null | Value::List(_) | Value::Map(_))) {
+                out.shape(item.place, format!("found {}, expected a value of `{}`", item.found(), short(&entry.key)));
+            }
+        }
     }
 }
 
@@ -232,7 +281,7 @@ fn one(node: &Node, signal: SignalKind, out: &mut Findings) {
                 out.shape(node.place, format!("found {}, expected `true` or `false`", node.found()));
             }
         }
-        SignalKind::Fact | SignalKind::KeyProof => {
+        SignalKind::Fact | SignalKind::KeyProof | SignalKind::Weekday => {
             let words = signals::words(signal);
             let expected = one_of(&words);
             if let Some(text) = text(node, &expected, out).filter(|text| !words.contains(text)) {
@@ -267,7 +316,7 @@ fn unknown_signal(key: &str, out: &Findings) -> String {
             format!("unknown signal `{}`; expected one of {}", short(key), names.join(", "))
         }
         _ => format!(
-            "unknown signal `{}`; signals begin with `class`, `tier`, `device.`, `posture.`, `wire.`, `claims.`, `net.` or `http.`",
+            "unknown signal `{}`; signals begin with `class`, `tier`, `device.`, `posture.`, `wire.`, `claims.`, `net.`, `http.` or `time.`",
             short(key)
         ),
     }
