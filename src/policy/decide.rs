@@ -1,5 +1,6 @@
 //! Guardrails, then owners' layers and the app's rules; the strictest outcome stands.
 
+use super::hope::hopeful;
 use super::reasons::ReasonBook;
 use super::scene::{Record, Scene};
 use super::tables::{AppTable, Line, Tables};
@@ -80,9 +81,9 @@ pub fn decide(tables: &Tables, id: AppId, inputs: &Inputs<'_>) -> Decision {
     let Some(app) = tables.apps.get(id.index()) else { return no_such_app(id, &scene) };
     let scope = if app.mode == Mode::Report { Scope::Guardrails } else { Scope::Enforced };
     let acts = tally(&scene, app, scope);
-    let hopeful = hopeful(&scene, app, scope, &acts);
-    let unavailable = hopeful && acts.effect == Effect::Block && matches!(scene.record, Record::Unreadable);
-    let mut done = acts.outcome(scene.reasons(app, scope, &acts, hopeful));
+    let hoped = hopeful(&scene, app, scope, &acts);
+    let unavailable = hoped && acts.effect == Effect::Block && matches!(scene.record, Record::Unreadable);
+    let mut done = acts.outcome(scene.reasons(app, scope, &acts, hoped));
     let mut would = done;
     let mut mode = Mode::Enforce;
     if app.reports || app.mode == Mode::Report {
@@ -91,7 +92,7 @@ pub fn decide(tables: &Tables, id: AppId, inputs: &Inputs<'_>) -> Decision {
         // An enforced guardrail that objects is enforced, whatever mode its app is in.
         if flips || app.mode == Mode::Report && acts.effect == Effect::Forward {
             mode = Mode::Report;
-            would = all.outcome(scene.reasons(app, Scope::Everything, &all, self::hopeful(&scene, app, Scope::Everything, &all)));
+            would = all.outcome(scene.reasons(app, Scope::Everything, &all, hopeful(&scene, app, Scope::Everything, &all)));
         }
         if app.mode == Mode::Report && acts.effect == Effect::Forward {
             if flips {
@@ -182,45 +183,6 @@ fn first_match<'a>(
     false
 }
 
-/// Whether the outcome could have been better had there been a record that could be read: then its want is the first reason.
-pub fn hopeful(scene: &Scene<'_>, app: &AppTable, scope: Scope, tally: &Tally) -> bool {
-    !matches!(scene.record, Record::Known { .. }) && tally.effect != Effect::Forward && best(scene, app, scope) < tally.effect
-}
-
-/// The least strict effect that any record could earn here.
-fn best(scene: &Scene<'_>, app: &AppTable, scope: Scope) -> Effect {
-    let tables = scene.tables;
-    let guardrails = app.guardrails.iter().filter_map(|index| tables.guardrails.get(usize::from(*index)));
-    let sure = guardrails.filter(|line| !scope.passes_over(line) && scene.span(&line.when).0 != Truth::No);
-    let mut best = sure.map(|line| line.then).max().unwrap_or(Effect::Forward);
-    if scope == Scope::Guardrails {
-        return best;
-    }
-    for group in &app.owners {
-        let lines = group.lines.iter().filter_map(|place| tables.layer(app, *place));
-        best = best.max(best_match(scene, scope, lines, Effect::Forward));
-    }
-    best.max(best_match(scene, scope, app.rules.iter(), Effect::Block))
-}
-
-/// `unmatched` is the effect where no line matches.
-fn best_match<'a>(scene: &Scene<'_>, scope: Scope, lines: impl Iterator<Item = &'a Line>, unmatched: Effect) -> Effect {
-    let mut best = Effect::Block;
-    let mut added = Effect::Forward;
-    for line in lines.filter(|line| !scope.passes_over(line)) {
-        let (least, most) = scene.span(&line.when);
-        if most == Truth::Yes {
-            best = best.min(added.max(line.then));
-        }
-        match least {
-            Truth::Yes => return best,
-            Truth::Undecided => added = added.max(line.then),
-            Truth::No => {}
-        }
-    }
-    best.min(added.max(unmatched))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -231,25 +193,8 @@ mod tests {
     use super::*;
     use crate::model::{FactState, Mode, NoRecord};
 
-    fn policy(rules: Vec<Rule>) -> Policy {
-        Policy::compile(draft(rules))
-    }
-
-    fn guarded(guardrails: Vec<Guardrail>, rules: Vec<Rule>) -> Policy {
-        Policy::compile(Draft { guardrails, ..draft(rules) })
-    }
-
-    fn layered(layers: Vec<Layer>, rules: Vec<Rule>) -> Policy {
-        Policy::compile(Draft { layers, ..draft(rules) })
-    }
-
     fn capping(name: &str, when: Condition, with: u8) -> Guardrail {
         Guardrail { then: Effect::Restrict, with: vec![super::super::RestrictionId(with)], ..guardrail(name, when) }
-    }
-
-    fn reporting(mut draft: Draft) -> Policy {
-        draft.apps[0].mode = Mode::Report;
-        Policy::compile(draft)
     }
 
     /// Effect, restrictions as ids, deciding rule.
@@ -261,10 +206,6 @@ mod tests {
     /// The team is missing from this record, so that comparing with it is undecided.
     fn teamless() -> Visit {
         Visit::of(without(|device| device.team = None))
-    }
-
-    fn team(name: &str) -> Condition {
-        device(super::super::draft::DeviceField::Team, &[name])
     }
 
     #[test]
@@ -457,78 +398,6 @@ mod tests {
         let mut nobody = draft(vec![]);
         nobody.owners.truncate(2);
         assert_eq!(owner(nobody), "knowledge");
-    }
-
-    #[test]
-    fn a_request_that_is_blocked_for_that_alone_is_unavailable() {
-        let healthy = || vec![forward(tier(Compare::AtLeast, HEALTHY)), block(always())];
-        let decision = Visit::unreadable().decide(&policy(healthy()));
-        assert_eq!(
-            (decision.done.effect, decision.unavailable, decision.class),
-            (Effect::Block, true, super::super::ClassId::UNCLASSIFIED)
-        );
-        assert_eq!(reasons(&policy(healthy()), &decision.done), ["store.unavailable"]);
-        // A guardrail on the record as well.
-        let gone = guarded(vec![guardrail("gone", state(&["lost"]))], vec![forward(always())]);
-        assert!(Visit::unreadable().decide(&gone).unavailable);
-        // A blind device is not one that nobody could look up.
-        assert!(!Visit::blind(NoRecord::NoProof).decide(&policy(healthy())).unavailable);
-    }
-
-    #[test]
-    fn a_request_that_every_record_would_have_blocked_is_not_unavailable() {
-        let admin = || path("/admin/*");
-        let visit = Visit::unreadable().to("GET", "/admin/x");
-        let nothing_helps = [
-            guarded(vec![guardrail("no-admin", admin())], vec![forward(state(&["approved"]))]),
-            policy(vec![block(admin()), forward(state(&["approved"]))]),
-            policy(vec![block(always())]),
-            policy(vec![forward(all(&[state(&["approved"]), method(&["POST"])]))]),
-            layered(vec![layer(1, block(admin()))], vec![forward(state(&["approved"]))]),
-            policy(vec![forward(all(&[tier(Compare::AtLeast, HEALTHY), tier(Compare::Less, 0)]))]),
-        ];
-        for policy in nothing_helps {
-            let decision = visit.decide(&policy);
-            assert_eq!((decision.done.effect, decision.unavailable), (Effect::Block, false), "{:?}", policy.draft());
-            assert_ne!(reasons(&policy, &decision.done)[0], "store.unavailable");
-        }
-        // A header with two values is undecided whatever the record says, and a guardrail takes that as true.
-        let spoofed = guarded(vec![guardrail("role", header("x-role", text(&["x"])))], vec![forward(state(&["approved"]))]);
-        assert!(!Visit::unreadable().with_header("x-role", b"a").with_header("x-role", b"b").decide(&spoofed).unavailable);
-        assert!(Visit::unreadable().with_header("x-role", b"a").decide(&spoofed).unavailable);
-    }
-
-    #[test]
-    fn what_is_undecided_whatever_the_record_says_is_no_hope() {
-        let twice = Visit::unreadable().with_header("x-role", b"a").with_header("x-role", b"b");
-        let policy = policy(vec![block(header("x-role", text(&["x"]))), forward(state(&["approved"]))]);
-        assert!(!twice.decide(&policy).unavailable, "the undecided rule would have added its block");
-        assert!(Visit::unreadable().decide(&policy).unavailable);
-    }
-
-    #[test]
-    fn the_tiers_that_a_record_could_have_are_those_that_caps_leave() {
-        let with = |when: Condition, guardrails: Vec<Guardrail>, rules: Vec<Rule>| {
-            let mut draft = Draft { guardrails, ..draft(rules) };
-            draft.tiers.truncate(2);
-            draft.tiers[1].require = always();
-            draft.caps = vec![super::super::draft::Cap { name: "cap".to_owned(), when, max_tier: super::super::TierId(0) }];
-            Visit::unreadable().decide(&Policy::compile(draft)).unavailable
-        };
-        let known = || tier(Compare::AtLeast, KNOWN);
-        assert!(with(team("guests"), vec![], vec![forward(known())]), "a record of another team keeps its tier");
-        assert!(!with(always(), vec![], vec![forward(known())]), "no record would");
-        // A guest would have been too low for the guardrail.
-        assert!(with(team("guests"), vec![guardrail("g", known())], vec![forward(state(&["approved"]))]));
-    }
-
-    #[test]
-    fn an_unreadable_record_hides_behind_an_app_in_report_mode_only_from_its_rules() {
-        let policy = reporting(Draft { guardrails: vec![guardrail("gone", state(&["lost"]))], ..draft(vec![]) });
-        let decision = Visit::unreadable().decide(&policy);
-        assert_eq!((decision.done.effect, decision.unavailable), (Effect::Block, true));
-        let open = reporting(draft(vec![]));
-        assert_eq!(Visit::unreadable().decide(&open).done.effect, Effect::Forward);
     }
 
     #[test]

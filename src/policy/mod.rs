@@ -8,6 +8,7 @@ mod evaluate;
 mod explain;
 mod facts;
 mod glob;
+mod hope;
 mod hosts;
 mod ids;
 mod inputs;

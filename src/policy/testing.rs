@@ -207,6 +207,27 @@ pub fn draft(rules: Vec<Rule>) -> Draft {
     }
 }
 
+pub fn policy(rules: Vec<Rule>) -> Policy {
+    Policy::compile(draft(rules))
+}
+
+pub fn guarded(guardrails: Vec<Guardrail>, rules: Vec<Rule>) -> Policy {
+    Policy::compile(Draft { guardrails, ..draft(rules) })
+}
+
+pub fn layered(layers: Vec<Layer>, rules: Vec<Rule>) -> Policy {
+    Policy::compile(Draft { layers, ..draft(rules) })
+}
+
+pub fn reporting(mut draft: Draft) -> Policy {
+    draft.apps[0].mode = Mode::Report;
+    Policy::compile(draft)
+}
+
+pub fn team(name: &str) -> Condition {
+    device(DeviceField::Team, &[name])
+}
+
 /// A healthy corporate laptop.
 pub fn laptop() -> Device {
     Device {
