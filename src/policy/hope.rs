@@ -47,9 +47,9 @@ fn best_match<'a>(scene: &Scene<'_>, scope: Scope, lines: impl Iterator<Item = &
 
 #[cfg(test)]
 mod tests {
+    use super::super::Policy;
     use super::super::draft::{Compare, Condition, Draft, Guardrail, Rule};
     use super::super::testing::*;
-    use super::super::Policy;
     use super::*;
     use crate::model::NoRecord;
 
