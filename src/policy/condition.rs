@@ -1,9 +1,12 @@
 //! Conditions, compiled: names interned, globs cut, ages and versions in the form that they are compared in.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::RandomState;
 use http::HeaderName;
 use ipnet::IpNet;
 use jiff::SignedDuration;
@@ -25,11 +28,11 @@ pub enum Cond {
 
 /// Index into the facts that the policy names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FactId(pub u16);
+pub struct FactId(pub u32);
 
 /// Index into the headers that the policy names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeaderId(pub u16);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HeaderId(pub u32);
 
 pub type Ages = Box<[(Compare, SignedDuration)]>;
 
@@ -132,7 +135,7 @@ impl TierRange {
 pub struct FactStates(u8);
 
 impl FactStates {
-    fn new(states: &[FactState]) -> Self {
+    pub fn new(states: &[FactState]) -> Self {
         Self(states.iter().fold(0, |mask, state| mask | Self::bit(*state)))
     }
 
@@ -230,12 +233,40 @@ pub enum Place {
 /// Interns the names that conditions mention.
 #[derive(Debug)]
 pub struct Compiler {
-    pub facts: Vec<Arc<str>>,
-    pub headers: Vec<HeaderName>,
-    pub tiers: usize,
+    pub facts: Interned<Arc<str>>,
+    pub headers: Interned<HeaderName>,
+    tiers: usize,
+}
+
+/// Names in the order in which they were first seen.
+#[derive(Debug)]
+pub struct Interned<T> {
+    pub names: Vec<T>,
+    places: HashMap<T, u32, RandomState>,
+}
+
+impl<T: Clone + Eq + Hash> Interned<T> {
+    fn new() -> Self {
+        Self { names: Vec::new(), places: HashMap::default() }
+    }
+
+    fn place(&mut self, name: &T) -> u32 {
+        if let Some(place) = self.places.get(name) {
+            return *place;
+        }
+        // Four thousand million names do not fit in memory.
+        let place = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        self.names.push(name.clone());
+        self.places.insert(name.clone(), place);
+        place
+    }
 }
 
 impl Compiler {
+    pub fn new(tiers: usize) -> Self {
+        Self { facts: Interned::new(), headers: Interned::new(), tiers }
+    }
+
     pub fn condition(&mut self, condition: &Condition, place: Place) -> Cond {
         match condition {
             Condition::All(inner) => match inner.as_slice() {
@@ -278,19 +309,16 @@ impl Compiler {
     }
 
     pub fn fact(&mut self, name: &Arc<str>) -> FactId {
-        let at = self.facts.iter().position(|known| known == name).unwrap_or_else(|| {
-            self.facts.push(Arc::clone(name));
-            self.facts.len() - 1
-        });
-        FactId(u16::try_from(at).unwrap_or(u16::MAX))
+        FactId(self.facts.place(name))
+    }
+
+    /// Of a fact that has been mentioned.
+    pub fn known_fact(&self, name: &str) -> Option<FactId> {
+        self.facts.places.get(name).map(|place| FactId(*place))
     }
 
     fn header(&mut self, name: &HeaderName) -> HeaderId {
-        let at = self.headers.iter().position(|known| known == name).unwrap_or_else(|| {
-            self.headers.push(name.clone());
-            self.headers.len() - 1
-        });
-        HeaderId(u16::try_from(at).unwrap_or(u16::MAX))
+        HeaderId(self.headers.place(name))
     }
 }
 
@@ -303,12 +331,29 @@ pub fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
+/// What conditions read of the request.
+#[derive(Clone, Debug, Default)]
+pub struct Noted {
+    reads: Reads,
+    headers: Vec<HeaderId>,
+}
+
+impl Noted {
+    pub fn reads(mut self, headers: &[HeaderName]) -> Reads {
+        self.headers.sort_unstable();
+        self.headers.dedup();
+        self.reads.headers = self.headers.iter().filter_map(|id| headers.get(id.0 as usize).cloned()).collect();
+        self.reads
+    }
+}
+
 impl Cond {
     /// Adds what it reads of the request.
-    pub fn note_reads(&self, headers: &[HeaderName], reads: &mut Reads) {
+    pub fn note_reads(&self, noted: &mut Noted) {
+        let reads = &mut noted.reads;
         match self {
-            Self::All(inner) | Self::Any(inner) => inner.iter().for_each(|cond| cond.note_reads(headers, reads)),
-            Self::Not(inner) => inner.note_reads(headers, reads),
+            Self::All(inner) | Self::Any(inner) => inner.iter().for_each(|cond| cond.note_reads(noted)),
+            Self::Not(inner) => inner.note_reads(noted),
             Self::Leaf(leaf) => match leaf {
                 Leaf::Method(_) => reads.method = true,
                 Leaf::Host(_) => reads.host = true,
@@ -317,13 +362,7 @@ impl Cond {
                 Leaf::Wire(test) => {
                     reads.sight |= matches!(test.field, WireField::Intercepted | WireField::Drift | WireField::Contradictions);
                 }
-                Leaf::Header(id, _) => {
-                    if let Some(name) = headers.get(usize::from(id.0))
-                        && !reads.headers.contains(name)
-                    {
-                        reads.headers.push(name.clone());
-                    }
-                }
+                Leaf::Header(id, _) => noted.headers.push(*id),
                 Leaf::Class(_)
                 | Leaf::Tier(_)
                 | Leaf::Device(..)

@@ -1,11 +1,14 @@
 //! Guardrails, then owners' layers and the app's rules; the strictest outcome stands.
 
+use super::draft::Step;
+use super::grants::Grant;
 use super::hope::hopeful;
+use super::ladders::Demand;
 use super::reasons::ReasonBook;
 use super::scene::{Record, Scene};
-use super::tables::{AppTable, Line, Tables};
+use super::tables::{AppTable, LayerOwner, Line, Tables};
 use super::truth::Truth;
-use super::{AppId, Decision, ExceptionList, Inputs, LadderSet, Merged, Outcome, OwnerId, ReasonId, ReasonList, RestrictionSet, RuleRef};
+use super::{AppId, Decision, Inputs, LadderSet, Outcome, OwnerId, ReasonId, ReasonList, RestrictionSet, RuleRef};
 use crate::model::{Effect, Mode};
 
 /// What is evaluated.
@@ -20,12 +23,12 @@ pub enum Scope {
 }
 
 impl Scope {
-    pub fn passes_over(self, line: &Line) -> bool {
-        line.mode == Mode::Report && self != Self::Everything
+    pub fn passes_over(self, mode: Mode) -> bool {
+        mode == Mode::Report && self != Self::Everything
     }
 }
 
-/// The strictest outcome so far. Of equally strict ones the first added decides: guardrails come before layers before rules.
+/// The strictest outcome so far. Of equally strict ones the first added decides: guardrails come before ladders before layers before rules.
 #[derive(Clone, Copy, Debug)]
 pub struct Tally {
     pub effect: Effect,
@@ -36,7 +39,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    const fn new(owner: OwnerId) -> Self {
+    pub const fn new(owner: OwnerId) -> Self {
         Self { effect: Effect::Forward, restrictions: RestrictionSet::EMPTY, rule: RuleRef::None, owner, begun: false }
     }
 
@@ -77,110 +80,168 @@ impl Tally {
 }
 
 pub fn decide(tables: &Tables, id: AppId, inputs: &Inputs<'_>) -> Decision {
-    let scene = Scene::new(tables, inputs);
-    let Some(app) = tables.apps.get(id.index()) else { return no_such_app(id, &scene) };
-    let scope = if app.mode == Mode::Report { Scope::Guardrails } else { Scope::Enforced };
-    let acts = tally(&scene, app, scope);
-    let hoped = hopeful(&scene, app, scope, &acts);
-    let unavailable = hoped && acts.effect == Effect::Block && matches!(scene.record, Record::Unreadable);
-    let mut done = acts.outcome(scene.reasons(app, scope, &acts, hoped));
-    let mut would = done;
-    let mut mode = Mode::Enforce;
-    if app.reports || app.mode == Mode::Report {
-        let all = tally(&scene, app, Scope::Everything);
-        let flips = !all.acts_like(&acts);
-        // An enforced guardrail that objects is enforced, whatever mode its app is in.
-        if flips || app.mode == Mode::Report && acts.effect == Effect::Forward {
-            mode = Mode::Report;
-            would = all.outcome(scene.reasons(app, Scope::Everything, &all, hopeful(&scene, app, Scope::Everything, &all)));
-        }
-        if app.mode == Mode::Report && acts.effect == Effect::Forward {
-            if flips {
-                done.reasons = ReasonList::new(ReasonBook::APP_REPORT);
-            } else {
-                done = would;
-            }
-        }
+    let scene = Scene::new(tables, id, inputs);
+    let Some(app) = tables.apps.get(id.index()) else { return decision(&scene, blocked(ReasonBook::NO_RULE)) };
+    let mut made = match scene.relief.glass {
+        Some(exception) => broken_glass(&scene, app, exception),
+        None => by_rules(&scene, app),
+    };
+    if made.done.effect != Effect::Block {
+        made.notices = scene.notices(app);
     }
-    Decision {
-        app: id,
-        class: scene.class_now(),
-        tier: scene.tier_now(),
-        done,
-        would,
-        mode,
-        merged: tables.merged(done.restrictions),
-        notices: LadderSet::default(),
-        exceptions: ExceptionList::default(),
-        unavailable,
-        valid_until: scene.valid_until(),
-    }
+    made.valid_until = scene.valid_until();
+    made
 }
 
-/// An id of another policy means nothing here, and opens nothing.
-fn no_such_app(app: AppId, scene: &Scene<'_>) -> Decision {
-    let reasons = ReasonList::new(ReasonBook::NO_RULE);
-    let done = Outcome { effect: Effect::Block, restrictions: RestrictionSet::EMPTY, rule: RuleRef::None, owner: OwnerId(0), reasons };
+/// An outcome that stands whatever is in report mode.
+fn decision(scene: &Scene<'_>, done: Outcome) -> Decision {
     Decision {
-        app,
+        app: scene.app,
         class: scene.class_now(),
         tier: scene.tier_now(),
         done,
         would: done,
         mode: Mode::Enforce,
-        merged: Merged::default(),
+        merged: scene.tables.restrictions.merged(done.restrictions),
         notices: LadderSet::default(),
-        exceptions: ExceptionList::default(),
+        exceptions: scene.exceptions(),
         unavailable: false,
         valid_until: scene.valid_until(),
     }
+}
+
+/// An id of another policy means nothing here, and opens nothing.
+fn blocked(reason: ReasonId) -> Outcome {
+    let reasons = ReasonList::new(reason);
+    Outcome { effect: Effect::Block, restrictions: RestrictionSet::EMPTY, rule: RuleRef::None, owner: OwnerId(0), reasons }
+}
+
+fn broken_glass(scene: &Scene<'_>, app: &AppTable, exception: u32) -> Decision {
+    let mut tally = Tally::new(scene.tables.keeper(app));
+    tally.rule = RuleRef::Exception(exception);
+    let mut made = decision(scene, tally.outcome(ReasonList::new(scene.tables.reasons.exception(exception))));
+    made.exceptions.push(exception);
+    made
+}
+
+fn by_rules(scene: &Scene<'_>, app: &AppTable) -> Decision {
+    let reporting = app.mode == Mode::Report;
+    let scope = if reporting { Scope::Guardrails } else { Scope::Enforced };
+    let acts = tally(scene, app, scope);
+    let all = (app.reports || reporting || scene.ladder_reports(app)).then(|| tally(scene, app, Scope::Everything));
+    // What is read from here on tells why, and changes nothing.
+    let exceptions = scene.exceptions();
+    let hoped = hopeful(scene, app, scope, &acts);
+    let mut made = decision(scene, acts.outcome(scene.reasons(app, scope, &acts, hoped)));
+    made.exceptions = exceptions;
+    made.unavailable = hoped && acts.effect == Effect::Block && matches!(scene.record, Record::Unreadable);
+    let Some(all) = all else { return made };
+    let flips = !all.acts_like(&acts);
+    // An enforced guardrail that objects is enforced, whatever mode its app is in.
+    let only_reports = reporting && acts.effect == Effect::Forward;
+    if flips || only_reports {
+        made.mode = Mode::Report;
+        let hoped = hopeful(scene, app, Scope::Everything, &all);
+        made.would = all.outcome(scene.reasons(app, Scope::Everything, &all, hoped));
+    }
+    if only_reports && flips {
+        made.done.reasons = ReasonList::new(ReasonBook::APP_REPORT);
+    } else if only_reports {
+        made.done = made.would;
+    }
+    made
 }
 
 pub fn tally(scene: &Scene<'_>, app: &AppTable, scope: Scope) -> Tally {
     let tables = scene.tables;
     let mut tally = Tally::new(app.owner);
     for index in &app.guardrails {
-        let Some(guardrail) = tables.guardrails.get(usize::from(*index)) else { continue };
-        if !scope.passes_over(guardrail) && scene.truth(&guardrail.when) != Truth::No {
-            tally.add(guardrail.then, guardrail.with, RuleRef::Guardrail(*index), tables.security.unwrap_or(app.owner));
+        let Some(guardrail) = tables.guardrails.get(*index as usize) else { continue };
+        if !scope.passes_over(guardrail.mode) && scene.truth(&guardrail.when) != Truth::No {
+            tally.add(guardrail.then, guardrail.with, RuleRef::Guardrail(*index), tables.keeper(app));
+        }
+    }
+    for (index, ladder) in tables.ladders_of(app) {
+        if let Some(Demand { effect: Some(effect), mode, .. }) = scene.demand(ladder)
+            && !scope.passes_over(mode)
+        {
+            tally.add(effect, ladder.with, RuleRef::Ladder(index), tables.keeper(app));
         }
     }
     if scope == Scope::Guardrails {
         return tally.end();
     }
+    let mut replaced = false;
     for group in &app.owners {
-        let lines = group.lines.iter().filter_map(|place| Some((RuleRef::Layer(*place), tables.layer(app, *place)?)));
         // What matches none of an owner's layer rules is left to the app's own.
-        first_match(scene, scope, &mut tally, group.owner, lines);
+        replaced |= owners_rules(scene, app, group, scope, &mut tally) == Ending::Replaces;
     }
-    let rules = (0..).zip(&app.rules).map(|(index, rule)| (RuleRef::Rule(index), rule));
-    if !first_match(scene, scope, &mut tally, app.owner, rules) {
-        tally.add(Effect::Block, RestrictionSet::EMPTY, RuleRef::None, app.owner);
+    if !replaced {
+        own_rules(scene, app, scope, &mut tally);
     }
     tally.end()
 }
 
-/// The first match ends it; an undecided rule adds its outcome and evaluation goes on. Whether one matched.
+pub fn owners_rules(scene: &Scene<'_>, app: &AppTable, group: &LayerOwner, scope: Scope, tally: &mut Tally) -> Ending {
+    let lines = group.lines.iter().filter_map(|place| Some((RuleRef::Layer(*place), scene.tables.layer(app, *place)?)));
+    first_match(scene, scope, tally, (group.owner, &group.grants), lines)
+}
+
+pub fn own_rules(scene: &Scene<'_>, app: &AppTable, scope: Scope, tally: &mut Tally) {
+    let rules = (0..).zip(&app.rules).map(|(index, rule)| (RuleRef::Rule(index), rule));
+    if first_match(scene, scope, tally, (app.owner, &[]), rules) == Ending::None {
+        tally.add(Effect::Block, RestrictionSet::EMPTY, RuleRef::None, app.owner);
+    }
+}
+
+/// How the search for the first match ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    None,
+    Matched,
+    /// It matched within a grant: the app's own rules are not asked.
+    Replaces,
+}
+
+/// The first match ends it; an undecided rule adds its outcome and evaluation goes on. With the owner and its grants.
 fn first_match<'a>(
     scene: &Scene<'_>,
     scope: Scope,
     tally: &mut Tally,
-    owner: OwnerId,
+    (owner, grants): (OwnerId, &[Grant]),
     lines: impl Iterator<Item = (RuleRef, &'a Line)>,
-) -> bool {
+) -> Ending {
+    // Were an undecided rule to match, it would end the search and might not replace anything: then nothing behind it does either.
+    let mut granted = !grants.is_empty();
     for (rule, line) in lines {
-        if scope.passes_over(line) {
+        if scope.passes_over(line.mode) {
             continue;
         }
         let truth = scene.truth(&line.when);
         if truth != Truth::No {
             tally.add(line.then, line.with, rule, owner);
+            granted = granted && (line.then == Effect::Block || scene.granted(grants, line.then));
         }
         if truth == Truth::Yes {
-            return true;
+            return if granted && line.then != Effect::Block { Ending::Replaces } else { Ending::Matched };
         }
     }
-    false
+    Ending::None
+}
+
+impl Scene<'_> {
+    /// Ladders at the step `warn` that hold.
+    fn notices(&self, app: &AppTable) -> LadderSet {
+        let warns = |ladder| self.demand(ladder).is_some_and(|demand| demand.step == Step::Warn);
+        let warning = self.tables.ladders_of(app).filter(|(_, ladder)| warns(ladder));
+        warning.fold(LadderSet::default(), |set, (index, _)| set.with(index))
+    }
+
+    /// Whether a ladder would do something that it only reports.
+    fn ladder_reports(&self, app: &AppTable) -> bool {
+        let demands = self.tables.ladders_of(app).filter_map(|(_, ladder)| self.demand(ladder));
+        demands.into_iter().any(|demand| demand.mode == Mode::Report && demand.effect.is_some())
+    }
 }
 
 #[cfg(test)]
@@ -189,7 +250,7 @@ mod tests {
 
     use super::super::draft::{Compare, Condition, Draft, Guardrail, Layer, Rule, Test};
     use super::super::testing::*;
-    use super::super::{MethodSet, Policy};
+    use super::super::{Merged, MethodSet, Policy};
     use super::*;
     use crate::model::{FactState, Mode, NoRecord};
 
@@ -378,6 +439,29 @@ mod tests {
         assert_eq!((lost.done.effect, lost.done.rule), (Effect::Block, RuleRef::Guardrail(1)));
         assert_eq!(reasons(&objects, &lost.done), ["device.state.lost"]);
         assert_eq!((lost.would, lost.mode), (lost.done, Mode::Enforce));
+    }
+
+    #[test]
+    fn in_an_app_in_report_mode_what_a_guardrail_restricts_is_restricted_and_what_rules_would_do_besides_is_recorded() {
+        let draft = Draft { guardrails: vec![capping("soft", always(), SLOW)], ..draft(vec![block(method(&["POST"])), forward(always())]) };
+        let policy = reporting(draft);
+        let read = Visit::of(laptop()).decide(&policy);
+        assert_eq!(
+            (read.done.effect, read.done.rule, read.would, read.mode),
+            (Effect::Restrict, RuleRef::Guardrail(0), read.done, Mode::Enforce)
+        );
+        let write = Visit::of(laptop()).to("POST", "/").decide(&policy);
+        assert_eq!((write.done.effect, write.done.rule), (Effect::Restrict, RuleRef::Guardrail(0)));
+        assert_eq!((write.would.effect, write.would.rule, write.mode), (Effect::Block, RuleRef::Rule(0), Mode::Report));
+        assert_eq!(write.merged, read.merged);
+    }
+
+    #[test]
+    fn a_rule_that_merely_adds_restrictions_flips_nothing_but_those() {
+        let policy = policy(vec![report(restrict(always(), &[READ_ONLY, SLOW])), restrict(always(), &[READ_ONLY])]);
+        let decision = Visit::of(laptop()).decide(&policy);
+        assert_eq!((decision.done.effect, decision.would.effect, decision.mode), (Effect::Restrict, Effect::Restrict, Mode::Report));
+        assert_ne!(decision.done.restrictions, decision.would.restrictions);
     }
 
     #[test]

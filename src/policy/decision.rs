@@ -11,11 +11,11 @@ use crate::model::{Effect, Mode};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RuleRef {
     /// Index into the policy's guardrails.
-    Guardrail(u16),
+    Guardrail(u32),
     /// Index into the app's own rules.
-    Rule(u16),
+    Rule(u32),
     /// Index into the rules that an owner's file lays over the app.
-    Layer(u16),
+    Layer(u32),
     /// Index into the policy's ladders.
     Ladder(u16),
     /// Index into the policy's exceptions: glass was broken.
@@ -81,14 +81,17 @@ pub struct ExceptionList {
 impl ExceptionList {
     pub const MOST: usize = 4;
 
-    /// Adds one; one that is already there, or a fifth, is passed over.
+    /// Adds one at its place; one that is already there is passed over, and of five the last goes.
     pub fn push(&mut self, index: u32) {
-        if self.as_slice().contains(&index) {
-            return;
-        }
-        if let Some(slot) = self.indices.get_mut(usize::from(self.len)) {
+        let listed = self.as_slice();
+        let Err(place) = listed.binary_search(&index) else { return };
+        let Some(behind) = self.indices.get_mut(place..) else { return };
+        if let Some(slot) = behind.last_mut() {
             *slot = index;
-            self.len += 1;
+            behind.rotate_right(1);
+            if usize::from(self.len) < Self::MOST {
+                self.len += 1;
+            }
         }
     }
 

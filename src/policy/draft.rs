@@ -161,6 +161,18 @@ pub enum Step {
     Block,
 }
 
+impl Step {
+    /// The word in YAML.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Report => "report",
+            Self::Warn => "warn",
+            Self::Restrict => "restrict",
+            Self::Block => "block",
+        }
+    }
+}
+
 /// Leave for an owner's file to loosen what the main file says of the owner's apps.
 #[derive(Clone, Debug)]
 pub struct Delegation {

@@ -130,7 +130,7 @@ impl<'a> Scene<'a> {
             Leaf::Path(patterns) => Truth::of(patterns.iter().any(|pattern| pattern.matches(self.inputs.http.path))),
             Leaf::Host(patterns) => Truth::of(patterns.iter().any(|pattern| pattern.matches(self.inputs.http.host.as_str()))),
             Leaf::Header(id, words) => {
-                let Some(name) = self.tables.headers.get(usize::from(id.0)) else { return Truth::Undecided };
+                let Some(name) = self.tables.headers.get(id.0 as usize) else { return Truth::Undecided };
                 let mut values = self.inputs.http.headers.get_all(name).iter();
                 match (values.next(), values.next()) {
                     (None, _) => Truth::of(words.hold_absent(NO_HEADER)),

@@ -1,5 +1,7 @@
 //! A decision with every comparison that led to it. For people: it allocates as it likes.
 
+mod dated;
+
 use super::condition::{Cond, Leaf};
 use super::decide::Scope;
 use super::draft::{Compare, DeviceField, Fix, KeyProof, WireField};
@@ -29,8 +31,16 @@ pub struct Explanation<'a> {
     pub tier: &'a str,
     /// Those that concern the app.
     pub guardrails: Vec<Step<'a>>,
+    /// Those that concern the app, with the step in force and those to come.
+    pub ladders: Vec<Step<'a>>,
     pub layers: Vec<Step<'a>>,
+    /// Which rule of an owner's file replaces the app's own, and by what leave.
+    pub replaced: Option<String>,
     pub rules: Vec<Step<'a>>,
+    /// Those that concern the device and the app.
+    pub exceptions: Vec<Excepted<'a>>,
+    /// What the person is told of: names of ladders, and what they will ask for.
+    pub notices: Vec<(&'a str, String)>,
     pub decision: Decision,
     /// Of what is done, the deciding one first.
     pub reasons: Vec<Reason<'a>>,
@@ -39,13 +49,28 @@ pub struct Explanation<'a> {
     pub fixes: Vec<&'a Fix>,
 }
 
-/// A class, tier, cap, guardrail, layer rule or rule.
+/// An exception that concerns the device and the app.
+#[derive(Clone, Debug)]
+pub struct Excepted<'a> {
+    pub name: &'a str,
+    /// `disk_encrypted counts as ok`, `glass is broken`.
+    pub what: String,
+    pub from: Option<String>,
+    pub until: String,
+    pub by: &'a str,
+    pub ticket: &'a str,
+    pub in_force: bool,
+    /// The decision rests on it.
+    pub used: bool,
+}
+
+/// A class, tier, cap, guardrail, ladder, layer rule or rule.
 #[derive(Clone, Debug)]
 pub struct Step<'a> {
     pub name: &'a str,
     /// What follows from it: `forward`, `restrict with read-only`, `tier at most known`. Empty for a class and a tier.
     pub then: String,
-    /// Of a guardrail, layer rule or rule.
+    /// Of a guardrail, ladder, layer rule or rule.
     pub owner: Option<&'a str>,
     pub verdict: Verdict,
     /// `None`: not evaluated, or it has no condition.
@@ -97,9 +122,10 @@ impl Tested {
 
 pub fn explain<'a>(policy: &'a Policy, tables: &'a Tables, id: AppId, inputs: &'a Inputs<'a>) -> Explanation<'a> {
     let decision = policy.decide(id, inputs);
-    let scene = Scene::new(tables, inputs);
+    let scene = Scene::new(tables, id, inputs);
     let teller = Teller { policy, scene: &scene };
     let app = tables.apps.get(id.index());
+    let replaced = app.and_then(|app| teller.replaced(id, app));
     let named = |list: super::ReasonList| list.as_slice().iter().map(|id| policy.reason(*id)).collect();
     Explanation {
         app: policy.app_name(id),
@@ -113,8 +139,12 @@ pub fn explain<'a>(policy: &'a Policy, tables: &'a Tables, id: AppId, inputs: &'
         caps: teller.caps(),
         tier: policy.tier_name(decision.tier),
         guardrails: app.map(|app| teller.guardrails(app)).unwrap_or_default(),
+        ladders: app.map(|app| teller.ladders(app)).unwrap_or_default(),
         layers: app.map(|app| teller.layers(id, app)).unwrap_or_default(),
-        rules: app.map(|app| teller.rules(id, app)).unwrap_or_default(),
+        rules: app.map(|app| teller.rules(id, app, replaced.is_some())).unwrap_or_default(),
+        replaced,
+        exceptions: teller.exceptions(&decision),
+        notices: teller.notices(&decision),
         reasons: named(decision.done.reasons),
         would_reasons: named(decision.would.reasons),
         fixes: policy.fixes(&decision),
@@ -183,10 +213,10 @@ impl<'a> Teller<'a, '_> {
     }
 
     fn guardrails(&self, app: &AppTable) -> Vec<Step<'a>> {
-        let owner = self.scene.tables.security.unwrap_or(app.owner);
+        let owner = self.scene.tables.keeper(app);
         let lines = app.guardrails.iter().filter_map(|index| {
-            let guardrail = self.policy.draft().guardrails.get(usize::from(*index))?;
-            Some((guardrail.name.as_str(), self.scene.tables.guardrails.get(usize::from(*index))?))
+            let guardrail = self.policy.draft().guardrails.get(*index as usize)?;
+            Some((guardrail.name.as_str(), self.scene.tables.guardrails.get(*index as usize)?))
         });
         lines.map(|(name, line)| self.line(name, self.policy.owner(owner).name.as_str(), line, false)).collect()
     }
@@ -199,19 +229,25 @@ impl<'a> Teller<'a, '_> {
                 .lines
                 .iter()
                 .filter_map(|place| Some((self.policy.rule_name(id, RuleRef::Layer(*place)), self.scene.tables.layer(app, *place)?)));
-            steps.extend(self.first_match(owner, app.mode, lines));
+            steps.extend(self.first_match(owner, app.mode, false, lines));
         }
         steps
     }
 
-    fn rules(&self, id: AppId, app: &AppTable) -> Vec<Step<'a>> {
+    fn rules(&self, id: AppId, app: &AppTable, replaced: bool) -> Vec<Step<'a>> {
         let owner = self.policy.owner(app.owner).name.as_str();
         let lines = (0..).zip(&app.rules).map(|(index, line)| (self.policy.rule_name(id, RuleRef::Rule(index)), line));
-        self.first_match(owner, app.mode, lines)
+        self.first_match(owner, app.mode, replaced, lines)
     }
 
-    fn first_match<'l>(&self, owner: &'a str, mode: Mode, lines: impl Iterator<Item = (&'a str, &'l Line)>) -> Vec<Step<'a>> {
-        let mut settled = false;
+    /// `settled`: none of them is asked.
+    fn first_match<'l>(
+        &self,
+        owner: &'a str,
+        mode: Mode,
+        mut settled: bool,
+        lines: impl Iterator<Item = (&'a str, &'l Line)>,
+    ) -> Vec<Step<'a>> {
         let each = lines.map(|(name, line)| {
             let mut step = self.line(name, owner, line, settled);
             // In an app that reports, all rules only report: what one would do is then told as if it were in force.
@@ -227,7 +263,7 @@ impl<'a> Teller<'a, '_> {
     fn line(&self, name: &'a str, owner: &'a str, line: &Line, settled: bool) -> Step<'a> {
         let verdict = match settled {
             true => Verdict::NotReached,
-            false if Scope::Enforced.passes_over(line) => Verdict::PassedOver(self.scene.truth(&line.when)),
+            false if Scope::Enforced.passes_over(line.mode) => Verdict::PassedOver(self.scene.truth(&line.when)),
             false => Verdict::of(self.scene.truth(&line.when)),
         };
         let with: Vec<&str> = line.with.iter().map(|id| self.policy.restriction(id).name.as_str()).collect();
@@ -278,7 +314,7 @@ impl<'a> Teller<'a, '_> {
             Leaf::Path(_) => http.path.to_owned(),
             Leaf::Host(_) => http.host.to_string(),
             Leaf::Header(id, _) => {
-                let values = scene.tables.headers.get(usize::from(id.0)).map(|name| http.headers.get_all(name));
+                let values = scene.tables.headers.get(id.0 as usize).map(|name| http.headers.get_all(name));
                 let values: Vec<_> = values.iter().flatten().collect();
                 match values.as_slice() {
                     [] => "none".to_owned(),

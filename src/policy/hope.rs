@@ -1,6 +1,7 @@
 //! What the best record that a device could have would have earned here.
 
 use super::decide::{Scope, Tally};
+use super::grants::Grant;
 use super::scene::{Record, Scene};
 use super::tables::{AppTable, Line};
 use super::truth::Truth;
@@ -8,41 +9,80 @@ use crate::model::Effect;
 
 /// Whether the outcome could have been better had there been a record that could be read: then its want is the first reason.
 pub fn hopeful(scene: &Scene<'_>, app: &AppTable, scope: Scope, tally: &Tally) -> bool {
-    !matches!(scene.record, Record::Known { .. }) && tally.effect != Effect::Forward && best(scene, app, scope) < tally.effect
+    match scene.record {
+        _ if tally.effect == Effect::Forward => false,
+        Record::Known { .. } => false,
+        Record::Absent(_) => best(scene, app, scope) < tally.effect,
+        // Whoever breaks glass has a record; a device that nobody could look up may have it.
+        Record::Unreadable => best(scene, app, scope) < tally.effect || scene.some_glass(),
+    }
 }
 
-/// The least strict effect that any record could earn here.
+/// The least strict effect that any record could earn here. Any fact could be ok in a record, so no ladder stands in the way.
 fn best(scene: &Scene<'_>, app: &AppTable, scope: Scope) -> Effect {
     let tables = scene.tables;
-    let guardrails = app.guardrails.iter().filter_map(|index| tables.guardrails.get(usize::from(*index)));
-    let sure = guardrails.filter(|line| !scope.passes_over(line) && scene.span(&line.when).0 != Truth::No);
-    let mut best = sure.map(|line| line.then).max().unwrap_or(Effect::Forward);
+    let guardrails = app.guardrails.iter().filter_map(|index| tables.guardrails.get(*index as usize));
+    let sure = guardrails.filter(|line| !scope.passes_over(line.mode) && scene.span(&line.when).0 != Truth::No);
+    let guarded = sure.map(|line| line.then).max().unwrap_or(Effect::Forward);
     if scope == Scope::Guardrails {
-        return best;
+        return guarded;
     }
-    for group in &app.owners {
-        let lines = group.lines.iter().filter_map(|place| tables.layer(app, *place));
-        best = best.max(best_match(scene, scope, lines, Effect::Forward));
-    }
-    best.max(best_match(scene, scope, app.rules.iter(), Effect::Block))
+    let start = Hope { kept: Effect::Forward, replaced: Effect::Block };
+    let owners = app
+        .owners
+        .iter()
+        .fold(start, |so_far, group| so_far.and(scene.hope(scope, tables.lines_of_owner(app, group), &group.grants, Effect::Forward)));
+    let rules = scene.hope(scope, app.rules.iter(), &[], Effect::Block).kept;
+    guarded.max(owners.replaced.min(owners.kept.max(rules)))
 }
 
-/// `unmatched` is the effect where no line matches.
-fn best_match<'a>(scene: &Scene<'_>, scope: Scope, lines: impl Iterator<Item = &'a Line>, unmatched: Effect) -> Effect {
-    let mut best = Effect::Block;
-    let mut added = Effect::Forward;
-    for line in lines.filter(|line| !scope.passes_over(line)) {
-        let (least, most) = scene.span(&line.when);
-        if most == Truth::Yes {
-            best = best.min(added.max(line.then));
-        }
-        match least {
-            Truth::Yes => return best,
-            Truth::Undecided => added = added.max(line.then),
-            Truth::No => {}
-        }
+/// The best that owners' rules come to while they leave the app's own rules in place, and while they replace them. What cannot be is `Block`: no
+/// hope.
+#[derive(Clone, Copy, Debug)]
+struct Hope {
+    kept: Effect,
+    replaced: Effect,
+}
+
+impl Hope {
+    /// With the rules of another owner, whose matches are independent of these.
+    fn and(self, other: Self) -> Self {
+        let either = other.kept.min(other.replaced);
+        Self { kept: self.kept.max(other.kept), replaced: self.replaced.max(either).min(self.kept.max(other.replaced)) }
     }
-    best.min(added.max(unmatched))
+}
+
+impl Scene<'_> {
+    /// `unmatched` is the effect where no line matches.
+    fn hope<'a>(&self, scope: Scope, lines: impl Iterator<Item = &'a Line>, grants: &[Grant], unmatched: Effect) -> Hope {
+        let mut hope = Hope { kept: Effect::Block, replaced: Effect::Block };
+        let mut added = Effect::Forward;
+        // An undecided rule without a grant keeps those behind it from replacing anything.
+        let mut barred = false;
+        for line in lines.filter(|line| !scope.passes_over(line.mode)) {
+            let (least, most) = self.span(&line.when);
+            let (surely, perhaps) = self.grant_span(grants, line.then);
+            if most == Truth::Yes {
+                let outcome = added.max(line.then);
+                if perhaps && !barred {
+                    hope.replaced = hope.replaced.min(outcome);
+                }
+                if !surely || barred {
+                    hope.kept = hope.kept.min(outcome);
+                }
+            }
+            match least {
+                Truth::Yes => return hope,
+                Truth::Undecided => {
+                    added = added.max(line.then);
+                    barred |= !perhaps && line.then != Effect::Block;
+                }
+                Truth::No => {}
+            }
+        }
+        hope.kept = hope.kept.min(added.max(unmatched));
+        hope
+    }
 }
 
 #[cfg(test)]

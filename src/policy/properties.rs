@@ -414,7 +414,7 @@ proptest! {
         let explanation = policy.explain(AppId(0), &inputs);
         prop_assert_eq!(explanation.decision, visit.decide(&policy));
         if let RuleRef::Rule(index) = explanation.decision.done.rule {
-            let step = &explanation.rules[usize::from(index)];
+            let step = &explanation.rules[index as usize];
             prop_assert!(matches!(step.verdict, Verdict::Matched | Verdict::Undecided), "{:?}", step);
         }
         for steps in [&explanation.classes, &explanation.rules] {

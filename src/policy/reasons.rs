@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::condition::{FactId, HeaderId, Leaf};
-use super::draft::{ClaimField, DeviceField, Draft, WireField};
+use super::draft::{ClaimField, DeviceField, Draft, Lifts, WireField};
 use super::{ClassId, ReasonId, TierId};
 use crate::model::{DeviceState, FactState, NoRecord, Reason};
 
@@ -18,6 +18,8 @@ pub struct ReasonBook {
     caps: Vec<String>,
     /// `http.header.<name>`.
     headers: Vec<String>,
+    /// Those that break glass, with their index; last, since there may be many.
+    glass: Vec<(u32, String)>,
 }
 
 /// Of a fact: ok, fail, unknown, age.
@@ -87,17 +89,19 @@ impl ReasonBook {
 
     pub fn new(draft: &Draft, facts: &[Arc<str>], headers: &[HeaderName]) -> Self {
         let classes = draft.classes.iter().map(|class| class.name.as_str()).chain(["blind", "unclassified"]);
+        let glass = (0..).zip(&draft.exceptions).filter(|(_, exception)| exception.lifts == Lifts::Everything);
         Self {
             facts: facts.to_vec(),
             classes: classes.map(str::to_owned).collect(),
             tiers: draft.tiers.iter().map(|tier| tier.name.clone()).collect(),
             caps: draft.caps.iter().map(|cap| cap.name.clone()).collect(),
             headers: headers.iter().map(|name| format!("http.header.{name}")).collect(),
+            glass: glass.map(|(index, exception)| (index, exception.name.clone())).collect(),
         }
     }
 
     pub fn len(&self) -> usize {
-        FIXED.len() + self.facts.len() * PER_FACT + self.classes.len() + self.tiers.len() + self.caps.len() + self.headers.len()
+        self.glass_from() + self.glass.len()
     }
 
     /// An id of another policy is no reason here: `rule.none`.
@@ -131,7 +135,11 @@ impl ReasonBook {
             return Some(Reason::Cap(cap));
         }
         id = id.checked_sub(self.caps.len())?;
-        self.headers.get(id).map(|name| Reason::Signal(name))
+        if let Some(name) = self.headers.get(id) {
+            return Some(Reason::Signal(name));
+        }
+        id = id.checked_sub(self.headers.len())?;
+        self.glass.get(id).map(|(_, name)| Reason::Exception(name))
     }
 
     pub fn no_record(&self, why: NoRecord) -> ReasonId {
@@ -177,18 +185,18 @@ impl ReasonBook {
             FactState::Fail => 1,
             FactState::Unknown => 2,
         };
-        number(FIXED.len() + usize::from(fact) * PER_FACT + part)
+        number(FIXED.len() + fact as usize * PER_FACT + part)
     }
 
     pub fn fact_age(&self, FactId(fact): FactId) -> ReasonId {
-        number(FIXED.len() + usize::from(fact) * PER_FACT + 3)
+        number(FIXED.len() + fact as usize * PER_FACT + 3)
     }
 
     /// The fact that a reason is about, unless it says that the fact has a state.
     pub fn fact_wanting(&self, ReasonId(id): ReasonId) -> Option<FactId> {
         let id = usize::from(id).checked_sub(FIXED.len())?;
         let wanting = id < self.facts.len() * PER_FACT && id % PER_FACT >= 2;
-        wanting.then(|| u16::try_from(id / PER_FACT).ok().map(FactId)).flatten()
+        wanting.then(|| u32::try_from(id / PER_FACT).ok().map(FactId)).flatten()
     }
 
     pub fn class(&self, class: ClassId) -> ReasonId {
@@ -209,7 +217,17 @@ impl ReasonBook {
     }
 
     fn header(&self, HeaderId(header): HeaderId) -> ReasonId {
-        number(self.classes_from() + self.classes.len() + self.tiers.len() + self.caps.len() + usize::from(header))
+        number(self.classes_from() + self.classes.len() + self.tiers.len() + self.caps.len() + header as usize)
+    }
+
+    /// Of an exception that breaks glass, by its index.
+    pub fn exception(&self, index: u32) -> ReasonId {
+        let place = self.glass.binary_search_by_key(&index, |(index, _)| *index);
+        place.map_or(Self::NO_RULE, |place| number(self.glass_from() + place))
+    }
+
+    fn glass_from(&self) -> usize {
+        self.classes_from() + self.classes.len() + self.tiers.len() + self.caps.len() + self.headers.len()
     }
 
     fn classes_from(&self) -> usize {

@@ -7,11 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::condition::FactId;
 use super::draft::{ClaimField, KeyProof};
+use super::exceptions::Relief;
 use super::facts::{FactNow, after};
 use super::tables::Tables;
 use super::truth::Truth;
-use super::{ClassId, Inputs, TierId};
-use crate::model::{Device, Freshness, NoRecord, Standing};
+use super::{AppId, ClassId, ExceptionList, Inputs, TierId};
+use crate::model::{Device, FactState, Freshness, NoRecord, Standing};
 
 #[derive(Clone, Copy, Debug)]
 pub enum Record<'a> {
@@ -42,7 +43,9 @@ const KEPT_FACTS: usize = 16;
 pub struct Scene<'a> {
     pub tables: &'a Tables,
     pub inputs: &'a Inputs<'a>,
+    pub app: AppId,
     pub record: Record<'a>,
+    pub relief: Relief,
     pub class: Option<ClassId>,
     /// The tier before caps; of no meaning when the tier is given.
     pub earned: TierId,
@@ -51,22 +54,28 @@ pub struct Scene<'a> {
     /// The earliest moment at which something that was read changes.
     until: Cell<Option<Timestamp>>,
     facts: [Cell<Option<FactNow>>; KEPT_FACTS],
+    exceptions: Cell<ExceptionList>,
+    local_time: Cell<Option<DateTime>>,
     reach: Cell<Option<(u8, u8)>>,
 }
 
 impl<'a> Scene<'a> {
     /// Settles class, then tier, then caps.
-    pub fn new(tables: &'a Tables, inputs: &'a Inputs<'a>) -> Self {
+    pub fn new(tables: &'a Tables, app: AppId, inputs: &'a Inputs<'a>) -> Self {
         let record = Record::of(inputs.standing, inputs.now);
         let mut scene = Scene {
             tables,
             inputs,
+            app,
             record,
+            relief: Relief::default(),
             class: None,
             earned: TierId(0),
             tier: None,
             until: Cell::new(None),
             facts: [const { Cell::new(None) }; KEPT_FACTS],
+            exceptions: Cell::new(ExceptionList::default()),
+            local_time: Cell::new(None),
             reach: Cell::new(None),
         };
         // An end beyond the year 9999 is none.
@@ -74,6 +83,9 @@ impl<'a> Scene<'a> {
             && let Ok(end) = Timestamp::from_second(*proof_ends)
         {
             scene.note(end);
+        }
+        if let Record::Known { device, .. } = record {
+            scene.relief = scene.relief(device);
         }
         scene.class = Some(inputs.given.class.unwrap_or_else(|| scene.derive_class()));
         scene.earned = scene.derive_tier();
@@ -117,6 +129,11 @@ impl<'a> Scene<'a> {
         self.class.unwrap_or(ClassId::UNCLASSIFIED)
     }
 
+    /// Those that changed the state of a fact that was read.
+    pub fn exceptions(&self) -> ExceptionList {
+        self.exceptions.get()
+    }
+
     pub fn valid_until(&self) -> Option<Timestamp> {
         self.until.get()
     }
@@ -148,11 +165,23 @@ impl<'a> Scene<'a> {
         reach
     }
 
-    /// Of the policy's time zone; whatever reads it changes at the next full hour at the earliest.
+    /// Of the policy's time zone; whatever reads it changes at the next full hour at the earliest, or where the clocks are changed.
     pub fn local_time(&self) -> DateTime {
-        let local = self.tables.time_zone.to_datetime(self.inputs.now);
+        if let Some(local) = self.local_time.get() {
+            return local;
+        }
+        let (zone, now) = (&self.tables.time_zone, self.inputs.now);
+        let local = zone.to_datetime(now);
         let past = SignedDuration::new(i64::from(local.minute()) * 60 + i64::from(local.second()), local.subsec_nanosecond());
-        self.note(after(self.inputs.now, SignedDuration::from_hours(1) - past));
+        let hour = after(now, SignedDuration::from_hours(1) - past);
+        self.note(hour);
+        // Most zones change their clocks at a full hour, but not all.
+        if zone.to_offset(hour) != zone.to_offset(now)
+            && let Some(change) = zone.following(now).next()
+        {
+            self.note(change.timestamp());
+        }
+        self.local_time.set(Some(local));
         local
     }
 
@@ -174,18 +203,28 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Without a record, or past `serve_stale`, every fact is unknown.
+    /// Without a record, or past `serve_stale`, every fact is unknown. One that an exception lifts is ok, and has no age.
     pub fn fact(&self, id: FactId) -> FactNow {
-        let kept = self.facts.get(usize::from(id.0));
+        let kept = self.facts.get(id.0 as usize);
         if let Some(fact) = kept.and_then(Cell::get) {
             return fact;
         }
-        let fact = match self.record {
+        let mut fact = match self.record {
             Record::Known { too_old: false, .. } => self.believed(id),
             _ => FactNow::UNKNOWN,
         };
         if let Some(expires) = fact.expires {
             self.note(expires);
+        }
+        if let Record::Known { device, .. } = self.record
+            && self.relief.checks
+            && fact.state != FactState::Ok
+            && let Some(exception) = self.lifted_by(device, id)
+        {
+            let mut used = self.exceptions.get();
+            used.push(exception);
+            self.exceptions.set(used);
+            fact = FactNow { state: FactState::Ok, observed_at: None, expires: fact.expires };
         }
         if let Some(kept) = kept {
             kept.set(Some(fact));
@@ -196,7 +235,7 @@ impl<'a> Scene<'a> {
     /// The fact as the record has it, however old the record is.
     pub fn believed(&self, id: FactId) -> FactNow {
         let Record::Known { device, .. } = self.record else { return FactNow::UNKNOWN };
-        let fact = self.tables.facts.get(usize::from(id.0)).and_then(|name| device.fact(name));
+        let fact = self.tables.facts.get(id.0 as usize).and_then(|name| device.fact(name));
         fact.map_or(FactNow::UNKNOWN, |fact| self.tables.sources.fact_now(fact, self.inputs.now))
     }
 
@@ -210,7 +249,7 @@ impl<'a> Scene<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::draft::{Cap, Compare, Condition, DeviceField, Draft};
+    use super::super::draft::{Cap, Compare, Condition, DeviceField, Draft, Test};
     use super::super::testing::*;
     use super::super::{Decision, Given, Policy};
     use super::*;
@@ -297,5 +336,65 @@ mod tests {
         visit.given = Given { class: Some(OFFNET), tier: Some(TierId(KNOWN)) };
         let decision = decided(draft(vec![forward(all(&[class(OFFNET), tier(Compare::Equal, KNOWN)]))]), &visit);
         assert_eq!((decision.class, decision.tier.0, decision.done.effect), (OFFNET, KNOWN, Effect::Forward));
+    }
+
+    /// Decided for nobody, by a rule that reads the clock alone: whether it matched, and until when that holds.
+    fn clock(zone: &str, now: &str, when: Condition) -> (bool, Option<Timestamp>) {
+        let mut draft = draft(vec![forward(when)]);
+        draft.tiers.truncate(1);
+        draft.time_zone = jiff::tz::TimeZone::get(zone).expect("a zone");
+        let visit = Visit { now: now.parse().expect("a moment"), ..Visit::blind(NoRecord::NoProof) };
+        let decision = decided(draft, &visit);
+        (decision.done.effect == Effect::Forward, decision.valid_until)
+    }
+
+    fn hour(hour: u8) -> Condition {
+        Condition::Test(Test::Hour(vec![(Compare::Equal, hour)]))
+    }
+
+    #[test]
+    fn the_clock_is_read_in_the_policys_time_zone_and_the_decision_holds_until_the_next_full_hour_there() {
+        use jiff::civil::Weekday::{Friday, Saturday, Sunday};
+        for (zone, now, day, local, until) in [
+            ("UTC", "2026-11-22T08:00:00Z", Sunday, 8, "2026-11-22T09:00:00Z"),
+            ("UTC", "2026-11-22T08:59:59.999999999Z", Sunday, 8, "2026-11-22T09:00:00Z"),
+            // The clocks go forward from 2 to 3 at 01:00Z, and back from 3 to 2 at 01:00Z.
+            ("Europe/Berlin", "2026-03-29T00:30:00Z", Sunday, 1, "2026-03-29T01:00:00Z"),
+            ("Europe/Berlin", "2026-03-29T01:00:00Z", Sunday, 3, "2026-03-29T02:00:00Z"),
+            ("Europe/Berlin", "2026-10-25T00:30:00Z", Sunday, 2, "2026-10-25T01:00:00Z"),
+            ("Europe/Berlin", "2026-10-25T01:30:00Z", Sunday, 2, "2026-10-25T02:00:00Z"),
+            ("Europe/Berlin", "2026-07-10T22:30:00Z", Saturday, 0, "2026-07-10T23:00:00Z"),
+            ("America/New_York", "2026-03-08T06:59:00Z", Sunday, 1, "2026-03-08T07:00:00Z"),
+            ("America/New_York", "2026-03-08T07:00:00Z", Sunday, 3, "2026-03-08T08:00:00Z"),
+            ("America/New_York", "2026-11-01T05:15:00Z", Sunday, 1, "2026-11-01T06:00:00Z"),
+            ("America/New_York", "2026-11-01T06:15:00Z", Sunday, 1, "2026-11-01T07:00:00Z"),
+            ("Asia/Kolkata", "2026-11-20T18:29:00Z", Friday, 23, "2026-11-20T18:30:00Z"),
+            ("Asia/Kolkata", "2026-11-20T18:30:00Z", Saturday, 0, "2026-11-20T19:30:00Z"),
+            // Lord Howe goes forward from 2:00 to 2:30, and back from 2:00 to 1:30.
+            ("Australia/Lord_Howe", "2026-10-03T15:20:00Z", Sunday, 1, "2026-10-03T15:30:00Z"),
+            ("Australia/Lord_Howe", "2026-10-03T15:40:00Z", Sunday, 2, "2026-10-03T16:00:00Z"),
+            ("Australia/Lord_Howe", "2026-04-04T14:50:00Z", Sunday, 1, "2026-04-04T15:00:00Z"),
+            ("Australia/Lord_Howe", "2026-04-04T15:10:00Z", Sunday, 1, "2026-04-04T15:30:00Z"),
+            // Newfoundland once changed its clocks at a minute past midnight, from 0:01 to 1:01.
+            ("America/St_Johns", "2010-03-14T03:30:30Z", Sunday, 0, "2010-03-14T03:31:00Z"),
+        ] {
+            let until = Some(until.parse().expect("a moment"));
+            for read in 0..24 {
+                assert_eq!(clock(zone, now, hour(read)), (read == local, until), "{now} in {zone}, hour {read}");
+            }
+            assert_eq!(clock(zone, now, Condition::Test(Test::Weekday(vec![day]))), (true, until), "{now} in {zone}");
+            assert!(!clock(zone, now, Condition::Test(Test::Weekday(vec![day.next()]))).0, "{now} in {zone}");
+        }
+    }
+
+    #[test]
+    fn all_comparisons_with_the_hour_must_hold_and_the_clock_is_a_reason_by_its_name() {
+        let office = |now: &str| clock("UTC", now, Condition::Test(Test::Hour(vec![(Compare::AtLeast, 8), (Compare::Less, 18)]))).0;
+        let open = ["07:59", "08:00", "17:59", "18:00"].map(|time| office(&format!("2026-11-22T{time}:00Z")));
+        assert_eq!(open, [false, true, true, false]);
+        for (when, reason) in [(hour(25), "time.hour"), (Condition::Test(Test::Weekday(vec![])), "time.weekday")] {
+            let policy = Policy::compile(draft(vec![forward(when)]));
+            assert_eq!(reasons(&policy, &Visit::of(laptop()).decide(&policy).done), [reason]);
+        }
     }
 }

@@ -8,12 +8,14 @@ use http::HeaderName;
 use jiff::Timestamp;
 
 use super::decide::decide;
-use super::draft::{Draft, Fix, Owner, Restriction, Test, WireField};
+use super::draft::{Condition, Draft, Exception, Fix, Ladder, Lifts, Owner, Restriction, Step, Test, Who, WireField};
 use super::explain::{Explanation, explain};
 use super::facts::{FactNow, age};
 use super::scene::Record;
 use super::tables::Tables;
-use super::{AppId, ClassId, Decision, Inputs, Merged, MethodSet, OwnerId, ReasonId, RestrictionId, RuleRef, TierId, ZoneId};
+use super::{
+    AppId, ClassId, Decision, Inputs, Merged, MethodSet, OwnerId, ReasonId, RestrictionId, RestrictionSet, RuleRef, TierId, ZoneId,
+};
 use crate::model::{Fact, FactState, Host, Reason, Standing};
 
 /// A policy, compiled once and shared by all. An id of another policy means nothing to it: names are then empty, and nothing is opened.
@@ -24,6 +26,8 @@ pub struct Policy {
     nobody: Owner,
     nothing: Restriction,
     no_reads: Reads,
+    no_ladder: Ladder,
+    no_exception: Exception,
 }
 
 /// Which request signals the rules, guardrails and caps of one app read: with the app, the policy's revision and the device's
@@ -54,7 +58,19 @@ impl Policy {
     pub fn compile(draft: Draft) -> Self {
         let tables = Tables::compile(&draft);
         let nobody = Owner { name: String::new(), contact: String::new() };
-        Self { draft, tables, nobody, nothing: Restriction::default(), no_reads: Reads::default() }
+        let no_ladder =
+            Ladder { name: String::new(), fact: Arc::from(""), apps: None, when: Condition::always(), steps: Vec::new(), with: Vec::new() };
+        let no_exception = Exception {
+            name: String::new(),
+            who: Who::Device(String::new()),
+            lifts: Lifts::Checks(Vec::new()),
+            apps: None,
+            from: None,
+            until: Timestamp::MIN,
+            by: String::new(),
+            ticket: String::new(),
+        };
+        Self { draft, tables, nobody, nothing: Restriction::default(), no_reads: Reads::default(), no_ladder, no_exception }
     }
 
     /// What it was compiled from.
@@ -149,19 +165,30 @@ impl Policy {
     /// `-` for `RuleRef::None`.
     pub fn rule_name(&self, app: AppId, rule: RuleRef) -> &str {
         let name = match rule {
-            RuleRef::Guardrail(index) => self.draft.guardrails.get(usize::from(index)).map(|guardrail| &guardrail.name),
-            RuleRef::Rule(index) => {
-                self.draft.apps.get(app.index()).and_then(|app| app.rules.get(usize::from(index))).map(|rule| &rule.name)
-            }
+            RuleRef::Guardrail(index) => self.draft.guardrails.get(index as usize).map(|guardrail| &guardrail.name),
+            RuleRef::Rule(index) => self.draft.apps.get(app.index()).and_then(|app| app.rules.get(index as usize)).map(|rule| &rule.name),
             RuleRef::Layer(place) => {
-                let index = self.tables.apps.get(app.index()).and_then(|app| app.layers.get(usize::from(place)));
-                index.and_then(|index| self.draft.layers.get(*index)).map(|layer| &layer.rule.name)
+                let index = self.tables.apps.get(app.index()).and_then(|app| app.layers.get(place as usize));
+                index.and_then(|index| self.draft.layers.get(*index as usize)).map(|layer| &layer.rule.name)
             }
             RuleRef::Ladder(index) => self.draft.ladders.get(usize::from(index)).map(|ladder| &ladder.name),
             RuleRef::Exception(index) => self.draft.exceptions.get(index as usize).map(|exception| &exception.name),
             RuleRef::None => None,
         };
         name.map_or("-", |name| name)
+    }
+
+    pub fn ladder(&self, index: u16) -> &Ladder {
+        self.draft.ladders.get(usize::from(index)).unwrap_or(&self.no_ladder)
+    }
+
+    /// What a ladder will ask for, and from when on.
+    pub fn ladder_steps_to_come(&self, index: u16, now: Timestamp) -> &[(Timestamp, Step)] {
+        self.tables.ladders.get(usize::from(index)).map_or(&[], |ladder| ladder.split(now).1)
+    }
+
+    pub fn exception(&self, index: u32) -> &Exception {
+        self.draft.exceptions.get(index as usize).unwrap_or(&self.no_exception)
     }
 
     pub fn reason(&self, id: ReasonId) -> Reason<'_> {
@@ -192,13 +219,18 @@ impl Policy {
         merged.methods.is_none_or(|set| self.methods(set).any(|name| name == method))
     }
 
+    /// Whether any of the restrictions refuses the canonical path. No allocation.
+    pub fn path_refused(&self, restrictions: RestrictionSet, path: &str) -> bool {
+        self.tables.restrictions.path_refused(restrictions, path)
+    }
+
     /// For the `Allow` field of a 403 and its page.
     pub fn method_names(&self, set: MethodSet) -> Vec<&str> {
         self.methods(set).collect()
     }
 
     fn methods(&self, MethodSet(set): MethodSet) -> impl Iterator<Item = &str> {
-        (0..64u8).zip(&self.tables.methods).filter(move |(bit, _)| set >> bit & 1 == 1).map(|(_, name)| name.as_str())
+        (0..64u8).zip(&self.tables.restrictions.methods).filter(move |(bit, _)| set >> bit & 1 == 1).map(|(_, name)| name.as_str())
     }
 
     /// What the person could mend, in the order of the decision's reasons.

@@ -1,8 +1,9 @@
 //! Why not better: the comparisons that stand between a request and a better effect.
 
 use super::condition::{Cond, Leaf, TierRange};
-use super::decide::{Scope, Tally};
+use super::decide::{Ending, Scope, Tally, own_rules, owners_rules};
 use super::draft::{DeviceField, WireField};
+use super::grants::Grant;
 use super::reasons::ReasonBook;
 use super::scene::{Record, Scene};
 use super::tables::{AppTable, Line};
@@ -49,6 +50,53 @@ impl Found {
     }
 }
 
+/// For something better than `effect`.
+#[derive(Clone, Copy)]
+struct Search {
+    scope: Scope,
+    effect: Effect,
+}
+
+impl Search {
+    fn looks_at(self, line: &Line) -> bool {
+        !self.scope.passes_over(line.mode)
+    }
+}
+
+/// What a line needs besides that it matches.
+#[derive(Clone, Copy)]
+enum Need<'g> {
+    Nothing,
+    /// That it may replace the app's own rules.
+    Grant(&'g [Grant]),
+}
+
+impl<'g> Need<'g> {
+    fn grants(self, effect: Effect) -> impl Iterator<Item = &'g Grant> {
+        let grants: &'g [Grant] = match self {
+            Self::Nothing => &[],
+            Self::Grant(grants) => grants,
+        };
+        grants.iter().filter(move |grant| grant.may.contains(&effect))
+    }
+
+    const fn without(self) -> Cost {
+        match self {
+            Self::Nothing => Cost::NONE,
+            Self::Grant(_) => Cost::NEVER,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Way<'g> {
+    cost: Cost,
+    /// Of the line; `None`: past all lines.
+    place: Option<usize>,
+    need: Need<'g>,
+    grant: Option<&'g Grant>,
+}
+
 impl Scene<'_> {
     /// `hopeful`: a record that could be read could have earned more, so its want comes first.
     pub fn reasons(&self, app: &AppTable, scope: Scope, tally: &Tally, hopeful: bool) -> ReasonList {
@@ -58,15 +106,10 @@ impl Scene<'_> {
         }
         if tally.effect != Effect::Forward {
             match tally.rule {
-                RuleRef::Guardrail(_) => self.guardrail_reasons(app, scope, tally.effect, &mut found),
-                RuleRef::Layer(place) => {
-                    let group = app.owners.iter().find(|group| group.lines.contains(&place));
-                    let places = group.map(|group| &*group.lines).unwrap_or_default();
-                    let lines = places.iter().filter_map(|place| self.tables.layer(app, *place));
-                    self.way_out(lines, scope, tally.effect, Effect::Forward, &mut found);
-                }
-                RuleRef::Ladder(_) | RuleRef::Exception(_) => {}
-                RuleRef::Rule(_) | RuleRef::None => self.way_out(app.rules.iter(), scope, tally.effect, Effect::Block, &mut found),
+                RuleRef::Guardrail(_) | RuleRef::Ladder(_) => self.guardrail_reasons(app, scope, tally.effect, &mut found),
+                RuleRef::Layer(place) => self.layer_reasons(app, place, Search { scope, effect: tally.effect }, &mut found),
+                RuleRef::Rule(_) | RuleRef::None => self.rule_reasons(app, Search { scope, effect: tally.effect }, &mut found),
+                RuleRef::Exception(_) => {}
             }
         }
         let list = found.0.unwrap_or_else(|| ReasonList::new(tally.plain_reason()));
@@ -98,15 +141,53 @@ impl Scene<'_> {
         }
     }
 
-    /// What made the guardrails of the deciding effect hold, the deciding one first; of each, what can be changed before what cannot.
+    /// What made the guardrails and ladders of the deciding effect hold, the deciding one first; of each, what can be changed before what cannot.
     fn guardrail_reasons(&self, app: &AppTable, scope: Scope, effect: Effect, found: &mut Found) {
-        let lines = app.guardrails.iter().filter_map(|index| self.tables.guardrails.get(usize::from(*index)));
-        for line in lines.filter(|line| line.then == effect && !scope.passes_over(line)) {
+        let lines = app.guardrails.iter().filter_map(|index| self.tables.guardrails.get(*index as usize));
+        for line in lines.filter(|line| line.then == effect && !scope.passes_over(line.mode)) {
             if self.truth(&line.when) != Truth::No {
                 for soft in [true, false] {
                     self.held(&line.when, true, soft, found);
                 }
             }
+        }
+        for (_, ladder) in self.tables.ladders_of(app) {
+            let demand = self.demand(ladder).filter(|demand| demand.effect == Some(effect));
+            if demand.is_some_and(|demand| !scope.passes_over(demand.mode)) {
+                self.held(&ladder.lacking, true, true, found);
+            }
+        }
+    }
+
+    fn layer_reasons(&self, app: &AppTable, place: u32, search: Search, found: &mut Found) {
+        let Some(group) = app.owners.iter().find(|group| group.lines.contains(&place)) else { return };
+        let lines = self.tables.lines_of_owner(app, group);
+        let mut others = Tally::new(app.owner);
+        if owners_rules(self, app, group, search.scope, &mut others) == Ending::Replaces {
+            others = Tally::new(app.owner);
+            own_rules(self, app, search.scope, &mut others);
+            if others.effect >= search.effect {
+                // The app's own rules are no better, so what leads out of these has to replace them as well.
+                let way = self.nearest(lines.clone(), search, Need::Grant(&group.grants), Effect::Block);
+                return way.iter().for_each(|way| self.walk(lines.clone(), search, way, found));
+            }
+        }
+        let way = self.nearest(lines.clone(), search, Need::Nothing, Effect::Forward);
+        way.iter().for_each(|way| self.walk(lines.clone(), search, way, found));
+    }
+
+    /// The app's own rules, or those of an owner's file that may replace them.
+    fn rule_reasons(&self, app: &AppTable, search: Search, found: &mut Found) {
+        let own = self.nearest(app.rules.iter(), search, Need::Nothing, Effect::Block);
+        let granted = app.owners.iter().filter(|group| !group.grants.is_empty());
+        let granted = granted.filter_map(|group| {
+            let way = self.nearest(self.tables.lines_of_owner(app, group), search, Need::Grant(&group.grants), Effect::Block)?;
+            Some((way, group))
+        });
+        match (own, granted.min_by_key(|(way, _)| way.cost.order())) {
+            (Some(own), Some((other, _))) if own.cost.order() <= other.cost.order() => self.walk(app.rules.iter(), search, &own, found),
+            (_, Some((other, group))) => self.walk(self.tables.lines_of_owner(app, group), search, &other, found),
+            (own, None) => own.iter().for_each(|own| self.walk(app.rules.iter(), search, own, found)),
         }
     }
 
@@ -129,43 +210,51 @@ impl Scene<'_> {
 
     /// Of the lines with a better effect the one that is nearest, with what must cease to match before it. `unmatched` is the effect where no line
     /// matches, itself a way out where it is better.
-    fn way_out<'a>(
-        &self,
-        lines: impl Iterator<Item = &'a Line> + Clone,
-        scope: Scope,
-        effect: Effect,
-        unmatched: Effect,
-        found: &mut Found,
-    ) {
-        let lines = lines.filter(|line| !scope.passes_over(line));
-        let stands = |line: &Line| line.then >= effect && self.truth(&line.when) != Truth::No;
+    fn nearest<'l, 'g>(&self, lines: impl Iterator<Item = &'l Line>, search: Search, need: Need<'g>, unmatched: Effect) -> Option<Way<'g>> {
         let mut before = Cost::NONE;
-        let mut nearest: Option<(Cost, Option<usize>)> = None;
-        let mut offer = |cost: Cost, place: Option<usize>| {
-            if !cost.never && nearest.is_none_or(|(least, _)| cost.order() < least.order()) {
-                nearest = Some((cost, place));
+        let mut nearest: Option<Way<'g>> = None;
+        let mut offer = |way: Way<'g>| {
+            if !way.cost.never && nearest.is_none_or(|least| way.cost.order() < least.cost.order()) {
+                nearest = Some(way);
             }
         };
-        for (place, line) in lines.clone().enumerate() {
-            if line.then < effect {
-                offer(self.cost(&line.when, true).plus(before), Some(place));
-            } else if stands(line) {
+        for (place, line) in lines.filter(|line| search.looks_at(line)).enumerate() {
+            if line.then < search.effect {
+                let grant = need.grants(line.then).min_by_key(|grant| self.cost(&grant.tier, true).order());
+                let climb = grant.map_or(need.without(), |grant| self.cost(&grant.tier, true));
+                offer(Way { cost: self.cost(&line.when, true).plus(climb).plus(before), place: Some(place), need, grant });
+            }
+            if self.stands(line, search, need) {
                 before = before.plus(self.cost(&line.when, false));
                 if before.never {
                     break;
                 }
             }
         }
-        if unmatched < effect {
-            offer(before, None);
+        if unmatched < search.effect {
+            offer(Way { cost: before, place: None, need, grant: None });
         }
-        let Some((_, place)) = nearest else { return };
-        if let Some(line) = place.and_then(|place| lines.clone().nth(place)) {
+        nearest
+    }
+
+    /// Names what a way takes.
+    fn walk<'l>(&self, lines: impl Iterator<Item = &'l Line> + Clone, search: Search, way: &Way<'_>, found: &mut Found) {
+        let lines = lines.filter(|line| search.looks_at(line));
+        if let Some(line) = way.place.and_then(|place| lines.clone().nth(place)) {
             self.gather(&line.when, true, found);
         }
-        for line in lines.take(place.unwrap_or(usize::MAX)).filter(|line| stands(line)) {
+        if let Some(grant) = way.grant {
+            self.gather(&grant.tier, true, found);
+        }
+        for line in lines.take(way.place.unwrap_or(usize::MAX)).filter(|line| self.stands(line, search, way.need)) {
             self.gather(&line.when, false, found);
         }
+    }
+
+    /// Whether a line stands before those behind it: it is no better, or would end the search and replace nothing.
+    fn stands(&self, line: &Line, search: Search, need: Need<'_>) -> bool {
+        let ungranted = || matches!(need, Need::Grant(grants) if !self.granted(grants, line.then));
+        (line.then >= search.effect || ungranted()) && self.truth(&line.when) != Truth::No
     }
 
     fn cost(&self, cond: &Cond, want: bool) -> Cost {

@@ -15,7 +15,7 @@ use super::wire::WireTest;
 use crate::model::FactState;
 
 pub fn signal(leaf: &Leaf, tables: &Tables) -> String {
-    let fact = |id: &super::condition::FactId| tables.facts.get(usize::from(id.0)).map_or("", |name| &**name);
+    let fact = |id: &super::condition::FactId| tables.facts.get(id.0 as usize).map_or("", |name| &**name);
     match leaf {
         Leaf::Class(_) => "class".to_owned(),
         Leaf::Tier(_) => "tier".to_owned(),
@@ -37,7 +37,7 @@ pub fn signal(leaf: &Leaf, tables: &Tables) -> String {
         Leaf::Host(_) => "http.host".to_owned(),
         Leaf::Weekday(_) => "time.weekday".to_owned(),
         Leaf::Hour(_) => "time.hour".to_owned(),
-        Leaf::Header(id, _) => format!("http.header.{}", tables.headers.get(usize::from(id.0)).map_or("", |name| name.as_str())),
+        Leaf::Header(id, _) => format!("http.header.{}", tables.headers.get(id.0 as usize).map_or("", |name| name.as_str())),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use crate::model::{Effect, Mode, Reason};
-use crate::policy::{Explanation, Inputs, Outcome, Policy, RuleRef, Step, Tested, Truth, Verdict, duration_words};
+use crate::policy::{Excepted, Explanation, Inputs, Outcome, Policy, RuleRef, Step, Tested, Truth, Verdict, duration_words};
 
 /// Width of the column of verdicts.
 const VERDICTS: usize = 14;
@@ -42,9 +42,11 @@ pub fn explanation(policy: &Policy, inputs: &Inputs<'_>, told: &Explanation<'_>)
     };
     page.title(tier);
     page.steps(&told.tiers);
+    page.exceptions(&told.exceptions);
     for (title, steps) in [
         ("Caps", &told.caps),
         ("Guardrails", &told.guardrails),
+        ("Ladders", &told.ladders),
         ("Rules of owners' files", &told.layers),
         ("Rules of the app, first match wins", &told.rules),
     ] {
@@ -52,6 +54,9 @@ pub fn explanation(policy: &Policy, inputs: &Inputs<'_>, told: &Explanation<'_>)
             page.title(title);
             page.steps(steps);
         }
+    }
+    if let Some(replaced) = &told.replaced {
+        page.line(1, replaced);
     }
     page.decision(policy, inputs.http.method, told);
     page.0
@@ -96,6 +101,23 @@ impl Page {
         }
     }
 
+    fn exceptions(&mut self, exceptions: &[Excepted<'_>]) {
+        if exceptions.is_empty() {
+            return;
+        }
+        self.title("Exceptions for this device");
+        for told in exceptions {
+            let stands = match (told.in_force, told.used) {
+                (true, true) => "used",
+                (true, false) => "in force",
+                (false, _) => "not in force",
+            };
+            let from = told.from.as_ref().map(|from| format!("from {from} ")).unwrap_or_default();
+            let (name, what, until, by, ticket) = (told.name, &told.what, &told.until, told.by, told.ticket);
+            self.line(1, format_args!("{stands:VERDICTS$} {name}: {what} {from}until {until}, by {by}, {ticket}"));
+        }
+    }
+
     fn test(&mut self, test: &Tested, depth: usize) {
         let truth = test.truth().as_str();
         let indent = depth * 2;
@@ -127,6 +149,10 @@ impl Page {
         for fix in &told.fixes {
             let help = fix.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
             self.line(1, format_args!("fix      {}{help}", fix.text));
+        }
+        for (name, steps) in &told.notices {
+            let to_come = if steps.is_empty() { "" } else { ": " };
+            self.line(1, format_args!("notice   {name}{to_come}{steps}"));
         }
         if decision.mode == Mode::Report {
             self.line(1, format_args!("would be {} were nothing in report mode", outcome(policy, told, &decision.would)));
