@@ -77,17 +77,13 @@ fn app(named: &AppName<'_>, names: &Names<'_>, taken: &mut Taken, out: &mut Find
 fn app_rules(obj: Obj<'_>, mode: Mode, names: &Names<'_>, out: &mut Findings) -> Vec<Rule> {
     let mut table = Table::new("rule");
     let mut rules: Vec<Rule> = Vec::new();
-    let mut catch_all: Option<Place> = None;
+    let mut catches_all = false;
     for rule_obj in obj.objects("rules", &shapes::RULE) {
         let rule = rules::rule(rule_obj, &mut table, names, out);
-        if let Some(first) = catch_all {
-            out.warn(rule_obj.place_of("name"), format!("never reached: the rule on line {} matches everything", first.line));
-        } else if is_always(&rule.when) && rule.mode == Mode::Enforce {
-            catch_all = Some(rule_obj.place_of("name"));
-        }
+        catches_all |= is_always(&rule.when) && rule.mode == Mode::Enforce;
         rules.push(rule);
     }
-    if catch_all.is_none() && mode == Mode::Enforce {
+    if !catches_all && mode == Mode::Enforce {
         let place = if obj.get("rules").is_some() { obj.place_of_key("rules") } else { obj.place_of("name") };
         out.warn(place, "no rule without a condition at the end: what matches none is blocked, with no rule to name");
     }

@@ -224,9 +224,6 @@ fn compared(values: Values<'_>, out: &mut Findings, mut test: impl FnMut(Compare
 fn tiers((node, list): Compared<'_>, names: &Names<'_>, out: &mut Findings) -> Option<Test> {
     let tier = |(compare, name): (Compare, &str), out: &mut Findings| {
         let at = names.tiers.named(name, node.place, &[], out)?;
-        if at == 0 && compare == Compare::Less {
-            out.warn(node.place, format!("no tier is below `{}`: this never holds", short(name)));
-        }
         Some((compare, TierId(u8::try_from(at).ok()?)))
     };
     list.into_iter().map(|part| tier(part, out)).collect::<Option<Vec<_>>>().map(Test::Tier)

@@ -8,6 +8,7 @@ mod certificates;
 mod condition;
 mod diff;
 mod grants;
+mod lint;
 mod load;
 mod names;
 mod obj;

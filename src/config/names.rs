@@ -118,8 +118,18 @@ impl Table {
         self.entries.get(at).map(|entry| entry.place)
     }
 
+    pub fn is_used(&self, name: &str) -> bool {
+        self.index(name).and_then(|at| self.entries.get(at)).is_some_and(|entry| entry.used.get())
+    }
+
     pub fn warn_unused(&self, out: &mut Findings) {
-        for entry in self.entries.iter().filter(|entry| !entry.used.get() && !entry.name.is_empty()) {
+        self.warn_unused_but(|_| false, out);
+    }
+
+    /// But those that have a use of their own.
+    pub fn warn_unused_but(&self, has_use: impl Fn(&str) -> bool, out: &mut Findings) {
+        let unused = self.entries.iter().filter(|entry| !entry.used.get() && !entry.name.is_empty());
+        for entry in unused.filter(|entry| !has_use(&entry.name)) {
             out.warn(entry.place, format!("the {} `{}` is used nowhere", self.what, short(&entry.name)));
         }
     }

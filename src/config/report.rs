@@ -84,6 +84,14 @@ impl Findings {
         self.push(Level::Warning, Stage::Meaning, place, message.into());
     }
 
+    /// A warning, with a second place where there is one.
+    pub fn caution(&mut self, place: Place, message: impl Into<String>, other: Option<(Place, &str)>) {
+        self.push(Level::Warning, Stage::Meaning, place, message.into());
+        if let Some(last) = self.kept.last_mut().filter(|last| last.place == place) {
+            last.other = other.map(|(place, what)| (place, what.to_owned()));
+        }
+    }
+
     /// An error with a second place, `what` saying what stands there.
     pub fn clash(&mut self, place: Place, message: impl Into<String>, (other, what): (Place, &str)) {
         self.push(Level::Error, Stage::Meaning, place, message.into());

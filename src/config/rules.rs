@@ -99,21 +99,15 @@ pub fn fact_name(name: &str, place: Place, out: &mut Findings) {
 
 pub fn classes(main: Obj<'_>, names: &Names<'_>, out: &mut Findings) -> Vec<Class> {
     let mut classes: Vec<Class> = Vec::new();
-    let mut catch_all: Option<Place> = None;
     for obj in main.objects("classes", &shapes::CLASS) {
         let name = obj.need("name", out).unwrap_or_default().to_owned();
         if matches!(name.as_str(), "blind" | "unclassified") {
             out.error(obj.place_of("name"), format!("`{name}` is a class that is always there; choose another name"));
         }
         let when = required(obj, "when", Reader::Class, names, out);
-        if let Some(first) = catch_all {
-            out.warn(obj.place_of("name"), format!("never reached: the class on line {} matches every device with a record", first.line));
-        } else if obj.get("when").is_some() && is_always(&when) {
-            catch_all = Some(obj.place_of("name"));
-        }
         classes.push(Class { name, when });
     }
-    if catch_all.is_none() {
+    if !classes.iter().any(|class| is_always(&class.when)) {
         let place = main.get("classes").map_or(main.place, |_| main.place_of_key("classes"));
         out.warn(place, "a device with a record may match no class: it is `unclassified` then");
     }

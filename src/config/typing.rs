@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::grants::Granted;
+use super::lint::{Whole, lint};
 use super::names::Names;
 use super::obj::Obj;
 use super::report::{Findings, Place, Report};
@@ -108,6 +109,10 @@ impl Parsed {
         let layers = owned.iter().flat_map(|file| apps::layers(*file, &granted, &names, out)).collect();
         let tests = std::iter::once(&main).chain(&owned).flat_map(|file| policy_tests::tests(*file, &self.files, &names, out)).collect();
         unused(&names, policy.sources.is_empty(), out);
+        let policy = Draft { apps, layers, ..policy };
+        if out.errors() == 0 && !out.incomplete() {
+            lint(Whole { main, owned: &owned, names: &names, policy: &policy }, out);
+        }
         self.named = serving.files;
         self.hosts = hosts;
         self.stacks = names.stacks.into_inner();
@@ -132,7 +137,7 @@ impl Parsed {
             fingerprints,
             known: signatures::builtin_alone(),
             tests,
-            policy: Draft { apps, layers, ..policy },
+            policy,
             routes,
         });
     }
