@@ -15,7 +15,7 @@ const FIT: &str = "ownership=corporate state=approved posture.os_supported=ok po
 const FIREFOX: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 
 /// What every line has; `client_request_id` and `error` only where there is one.
-const FIELDS: [&str; 31] = [
+const FIELDS: [&str; 37] = [
     "ts",
     "request_id",
     "listener",
@@ -35,7 +35,13 @@ const FIELDS: [&str; 31] = [
     "owner",
     "reasons",
     "device",
+    "standing",
+    "record",
     "posture",
+    "notices",
+    "exceptions",
+    "as_of",
+    "headers_read",
     "headers",
     "wire",
     "claims",
@@ -133,7 +139,7 @@ fn every_field_has_its_value() {
     assert!((at - began).abs().total(jiff::Unit::Second).unwrap() < 20.0, "{at}");
     for fact in ["os_supported", "screen_lock"] {
         has(&line["posture"][fact], &json!({"state": "ok", "source": "manual"}));
-        assert!(line["posture"][fact]["age"].as_u64().unwrap() < 60, "{line}");
+        assert!(line["posture"][fact]["age"].as_f64().unwrap() < 60.0, "{line}");
     }
     has(&line["claims"], &json!({"os": "linux", "browser": "firefox"}));
     let ja4 = line["wire"]["ja4"].as_str().unwrap();

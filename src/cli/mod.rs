@@ -12,6 +12,7 @@ pub mod lab_ca;
 mod policy;
 mod policy_tests;
 mod print;
+mod replay;
 mod run;
 mod schema;
 pub mod scrape;
@@ -43,6 +44,7 @@ enum Command {
     Run(run::Args),
     Check(check::Args),
     Explain(explain::Args),
+    Replay(replay::Args),
     Policy(policy::Args),
     Devices(devices::Args),
     Certs(certs::Args),
@@ -60,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Certs(args) => certs::run(args),

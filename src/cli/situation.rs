@@ -448,7 +448,7 @@ fn ja4(value: &str) -> Result<Option<Ja4>, Failure> {
 }
 
 /// `90s`, `15m`, `3h`, `30d`.
-fn age(value: &str) -> Result<SignedDuration, Failure> {
+pub fn age(value: &str) -> Result<SignedDuration, Failure> {
     let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match value.strip_prefix(digits) {
         Some("ms") => Duration::from_millis(1),

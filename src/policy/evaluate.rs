@@ -138,9 +138,9 @@ impl<'a> Scene<'a> {
                     (Some(_), Some(_)) => Truth::Undecided,
                 }
             }
-            Leaf::Weekday(days) => Truth::of(days.contains(&self.local_time().weekday())),
+            Leaf::Weekday(days) => Truth::of(days.contains(&self.inputs.given.weekday.unwrap_or_else(|| self.local_time().weekday()))),
             Leaf::Hour(wanted) => {
-                let hour = self.local_time().hour().unsigned_abs();
+                let hour = self.inputs.given.hour.unwrap_or_else(|| self.local_time().hour().unsigned_abs());
                 Truth::of(wanted.iter().all(|(compare, than)| compare.holds(hour.cmp(than))))
             }
         }

@@ -167,6 +167,11 @@ fn record(scene: &Scene<'_>) -> String {
     }
 }
 
+/// What a comparison reads, in words.
+pub fn found(policy: &Policy, scene: &Scene<'_>, leaf: &Leaf) -> String {
+    Teller { policy, scene }.found(leaf)
+}
+
 struct Teller<'a, 's> {
     policy: &'a Policy,
     scene: &'s Scene<'a>,

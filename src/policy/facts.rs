@@ -57,6 +57,11 @@ impl Sources {
         result
     }
 
+    /// The source that is believed longest.
+    pub fn longest(&self) -> Option<&str> {
+        self.0.iter().max_by_key(|(_, ttl)| *ttl).map(|(name, _)| &**name)
+    }
+
     /// When any fact was last observed by a source that is believed, expired or not.
     pub fn newest(&self, device: &Device) -> Option<Timestamp> {
         let observations = device.posture.iter().flat_map(|fact| &fact.observations);

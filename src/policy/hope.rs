@@ -19,7 +19,7 @@ pub fn hopeful(scene: &Scene<'_>, app: &AppTable, scope: Scope, tally: &Tally) -
 }
 
 /// The least strict effect that any record could earn here. Any fact could be ok in a record, so no ladder stands in the way.
-fn best(scene: &Scene<'_>, app: &AppTable, scope: Scope) -> Effect {
+pub fn best(scene: &Scene<'_>, app: &AppTable, scope: Scope) -> Effect {
     let tables = scene.tables;
     let guardrails = app.guardrails.iter().filter_map(|index| tables.guardrails.get(*index as usize));
     let sure = guardrails.filter(|line| !scope.passes_over(line.mode) && scene.span(&line.when).0 != Truth::No);

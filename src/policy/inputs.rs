@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 use jiff::Timestamp;
+use jiff::civil::Weekday;
 
 use super::{ClassId, TierId, ZoneId};
 use crate::model::{Claims, Host, Opening, Sight, Standing, Wire};
@@ -17,11 +18,13 @@ pub struct Http<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// Values that `explain` and policy tests put in place of what would be computed.
+/// Values that `explain`, policy tests and the search for what would help put in place of what would be computed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Given {
     pub class: Option<ClassId>,
     pub tier: Option<TierId>,
+    pub weekday: Option<Weekday>,
+    pub hour: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -15,6 +15,7 @@ mod hosts;
 mod ids;
 mod inputs;
 mod ladders;
+mod mend;
 mod permit;
 mod reasons;
 mod restrictions;
@@ -28,14 +29,15 @@ mod wording;
 mod zones;
 
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use decision::{Decision, ExceptionList, LadderSet, Merged, MethodSet, Outcome, ReasonId, ReasonList, RestrictionSet, RuleRef};
 pub use explain::{Excepted, Explanation, Step, Tested, Verdict};
 pub use ids::{AppId, ClassId, OwnerId, RestrictionId, TierId, ZoneId};
 pub use inputs::{Given, Http, Inputs};
+pub use mend::{Change, Mend, Search};
 pub use permit::Permit;
 pub use table::{FactView, Policy, Reads};
 pub use truth::Truth;

@@ -117,7 +117,7 @@ fn guardrails() -> impl Strategy<Value = Vec<Guardrail>> {
     })
 }
 
-fn policies() -> impl Strategy<Value = Draft> {
+pub fn policies() -> impl Strategy<Value = Draft> {
     let caps = prop::collection::vec((condition(false), 0..4u8), 0..2);
     let layers = prop::collection::vec((rules(3), 0..2u16), 0..2);
     (rules(6), guardrails(), layers, caps, condition(false), mode()).prop_map(|(rules, guardrails, layers, caps, requirement, mode)| {
@@ -208,7 +208,7 @@ fn standings() -> impl Strategy<Value = Standing> {
     ]
 }
 
-fn visits() -> impl Strategy<Value = Visit> {
+pub fn visits() -> impl Strategy<Value = Visit> {
     (requests(), standings()).prop_map(|(visit, standing)| Visit { standing, ..visit })
 }
 
@@ -328,7 +328,7 @@ proptest! {
     #[test]
     fn undecided_never_opens(draft in policies(), visit in requests(), device in devices(), class in 0..5u16, tier in 0..4u8, field in 0..4) {
         let class = match class { 3 => ClassId::BLIND, 4 => ClassId::UNCLASSIFIED, class => ClassId(class) };
-        let given = Given { class: Some(class), tier: Some(TierId(tier)) };
+        let given = Given { class: Some(class), tier: Some(TierId(tier)), ..Given::default() };
         let policy = Policy::compile(draft);
         let mut missing = device.clone();
         match field {

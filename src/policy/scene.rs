@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn given_values_stand_in_place_of_what_would_be_computed() {
         let mut visit = Visit::of(laptop());
-        visit.given = Given { class: Some(OFFNET), tier: Some(TierId(KNOWN)) };
+        visit.given = Given { class: Some(OFFNET), tier: Some(TierId(KNOWN)), ..Given::default() };
         let decision = decided(draft(vec![forward(all(&[class(OFFNET), tier(Compare::Equal, KNOWN)]))]), &visit);
         assert_eq!((decision.class, decision.tier.0, decision.done.effect), (OFFNET, KNOWN, Effect::Forward));
     }

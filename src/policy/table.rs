@@ -78,6 +78,10 @@ impl Policy {
         &self.draft
     }
 
+    pub(super) fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
     pub fn revision(&self) -> &str {
         &self.draft.revision
     }

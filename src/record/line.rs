@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 
 use super::visit::{Labels, Open};
-use crate::model::{Browser, Claims, FormFactor, Ja4, Mode, Opening, Os, Sight, Standing, Wire, Word};
+use crate::model::{Browser, Claims, FactState, FormFactor, Freshness, Ja4, Mode, Opening, Os, Reason, Sight, Standing, Wire, Word};
 use crate::policy::{Decision, Policy, RuleRef, ZoneId};
 
 /// What a line tells of the connection.
@@ -46,22 +46,107 @@ pub fn fragment(
     text(&mut out, "owner", Some(&policy.owner(ruled.owner).name));
     let reasons = decision.would.reasons.as_slice().iter().map(|id| Cow::Owned(policy.reason(*id).to_string()));
     list(&mut out, "reasons", refused.map(Cow::Borrowed).into_iter().chain(reasons));
-    text(&mut out, "device", standing.device().map(|device| device.id.as_str()));
+    device(&mut out, standing);
+    posture(&mut out, policy, standing, now);
+    let draft = policy.draft();
+    let ladders = decision.notices.iter().filter_map(|index| draft.ladders.get(usize::from(index)));
+    list(&mut out, "notices", ladders.map(|ladder| ladder.name.as_str()));
+    let exceptions = decision.exceptions.as_slice().iter().filter_map(|index| draft.exceptions.get(usize::try_from(*index).ok()?));
+    list(&mut out, "exceptions", exceptions.map(|exception| exception.name.as_str()));
+    let _ = write!(out, ",\"as_of\":\"{now:.3}\"");
+    list(&mut out, "headers_read", policy.headers_read());
+    text(&mut out, "policy_rev", Some(policy.revision()));
+    out
+}
+
+/// What is known of the device, and the fields of its record that rules may read; what the record does not state is left out.
+fn device(out: &mut Vec<u8>, standing: &Standing) {
+    let device = standing.device();
+    text(out, "device", device.map(|device| device.id.as_str()));
+    let word = match standing {
+        Standing::NoRecord(why) => Cow::Owned(Reason::NoRecord(*why).to_string()),
+        Standing::Unreadable => Cow::Borrowed("unreadable"),
+        Standing::Known { freshness: Freshness::Fresh, .. } => Cow::Borrowed("known"),
+        Standing::Known { freshness: Freshness::Stale, .. } => Cow::Borrowed("stale"),
+        Standing::Known { freshness: Freshness::TooOld, .. } => Cow::Borrowed("too_old"),
+    };
+    text(out, "standing", Some(&word));
+    let Standing::Known { device, proof_ends, .. } = standing else { return out.extend_from_slice(b",\"record\":{}") };
+    out.extend_from_slice(b",\"record\":{\"state\":");
+    string(out, device.state.as_str());
+    for (name, value) in [
+        ("ownership", device.ownership.map(|ownership| ownership.as_str())),
+        ("name", device.name.as_deref()),
+        ("user", device.user.as_deref()),
+        ("team", device.team.as_deref()),
+        ("os", device.os.as_deref()),
+        ("os_version", device.os_version.as_deref()),
+        ("model", device.model.as_deref()),
+    ] {
+        if value.is_some() {
+            text(out, name, value);
+        }
+    }
+    if !device.tags.is_empty() {
+        list(out, "tags", &device.tags);
+    }
+    if let Some(onnet) = device.onnet {
+        flag(out, "onnet", onnet);
+    }
+    let _ = write!(out, ",\"created_at\":\"{:.3}\",\"proof_ends\":{proof_ends}}}", device.created_at);
+}
+
+/// Each fact as it counts, with the observation that makes it so; where that is not all there is to know of it, all observations.
+fn posture(out: &mut Vec<u8>, policy: &Policy, standing: &Standing, now: Timestamp) {
     out.extend_from_slice(b",\"posture\":{");
+    let device = standing.device();
     for (at, fact) in policy.facts(standing, now).iter().enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        string(&mut out, fact.name);
+        string(out, fact.name);
         out.extend_from_slice(b":{\"state\":");
-        string(&mut out, fact.state.as_str());
-        text(&mut out, "source", Some(fact.source));
-        number(&mut out, "age", fact.age.as_secs());
+        string(out, fact.state.as_str());
+        text(out, "source", Some(fact.source));
+        out.extend_from_slice(b",\"age\":");
+        seconds(out, i64::try_from(fact.age.as_millis()).unwrap_or(i64::MAX));
+        let observations = device.and_then(|device| device.fact(fact.name)).map(|fact| fact.observations.as_slice()).unwrap_or_default();
+        let told = match observations {
+            [only] => fact.state != FactState::Unknown && only.expires_at.is_none() && only.observed_at <= now,
+            _ => false,
+        };
+        if !told {
+            out.extend_from_slice(b",\"observations\":[");
+            for (at, seen) in observations.iter().enumerate() {
+                out.extend_from_slice(if at > 0 { b",{\"ok\":" } else { b"{\"ok\":" });
+                let _ = write!(out, "{}", seen.ok);
+                text(out, "source", Some(&seen.source));
+                out.extend_from_slice(b",\"age\":");
+                seconds(out, now.as_millisecond() - seen.observed_at.as_millisecond());
+                if let Some(ends) = seen.expires_at {
+                    out.extend_from_slice(b",\"expires_in\":");
+                    seconds(out, ends.as_millisecond() - now.as_millisecond());
+                }
+                out.push(b'}');
+            }
+            out.push(b']');
+        }
         out.push(b'}');
     }
     out.push(b'}');
-    text(&mut out, "policy_rev", Some(policy.revision()));
-    out
+}
+
+/// Milliseconds as seconds, with a fraction where there is one.
+fn seconds(out: &mut Vec<u8>, millis: i64) {
+    let whole = millis.unsigned_abs() / 1000;
+    if millis < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
+    match millis.unsigned_abs() % 1000 {
+        0 => {}
+        part => drop(write!(out, ".{part:03}")),
+    }
 }
 
 /// The same for a request that ended before anything was known of it.
@@ -94,8 +179,10 @@ fn undecided(out: &mut Vec<u8>, labels: &Labels<'_>, revision: Option<&str>) {
         text(out, name, None);
     }
     list(out, "reasons", [labels.reason]);
-    text(out, "device", None);
-    out.extend_from_slice(b",\"posture\":{}");
+    for name in ["device", "standing"] {
+        text(out, name, None);
+    }
+    out.extend_from_slice(b",\"record\":{},\"posture\":{},\"notices\":[],\"exceptions\":[],\"as_of\":null,\"headers_read\":[]");
     text(out, "policy_rev", revision);
 }
 

@@ -3,6 +3,9 @@
 mod line;
 mod log;
 pub mod names;
+mod past;
+#[cfg(test)]
+mod past_tests;
 mod shard;
 mod visit;
 
@@ -16,6 +19,7 @@ use prometheus::Registry;
 
 pub use self::line::{Connection, fragment, own};
 pub use self::log::{LogError, LogQueue, LogWriter};
+pub use self::past::{Again, Lack, Past};
 pub use self::shard::{Cell, Family, Timer, Writer};
 pub use self::visit::{Case, Labels, RequestId, Visit, hex};
 use crate::model::{Contradiction, Set};

@@ -227,9 +227,10 @@ impl Visit {
         self.0.as_ref().map_or(UNIX_EPOCH, |open| open.began)
     }
 
-    /// `began` as policies count time.
+    /// `began` as policies count time: whole milliseconds, as the log has it.
     pub fn now(&self) -> Timestamp {
-        Timestamp::try_from(self.began()).unwrap_or(Timestamp::MAX)
+        let since = self.began().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or(Timestamp::MAX)
     }
 
     pub fn started(&self) -> Instant {
