@@ -5,10 +5,12 @@ mod ask;
 mod conn;
 pub mod memo;
 mod middlebox;
+mod notice;
 mod remember;
+mod restrict;
 mod sight;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,20 +20,22 @@ use arc_swap::{ArcSwap, Cache};
 use http::{HeaderName, Request, Response};
 use hyper::body::Incoming;
 
-use self::answer::{blocked, page, restrict, send, turn_away};
+use self::answer::{blocked, page, send, turn_away};
 pub use self::ask::{Ask, Unasked};
 use self::conn::Known;
 pub use self::conn::{Conn, Door};
 use self::memo::{Question, Ruling};
 pub use self::middlebox::Middleboxes;
+use self::restrict::restrict;
 use crate::config::{Fingerprints, Limits, Route};
 use crate::fingerprint::Known as Signatures;
-use crate::forward::{Body, End, Identity, Rates, Up, Upstreams, fingerprints};
+use crate::forward::{Body, Bounds, End, Identity, Rates, Up, Upstreams, fingerprints};
 use crate::identify::ClientTrust;
 use crate::model::{Mode, Reason, RestrictionKey, Standing};
-use crate::policy::{Decision, Given, Http, Inputs, Permit, Policy};
+use crate::policy::{Decision, Given, Http, Inputs, Permit, Policy, RuleRef};
+use crate::portal::Told;
 use crate::posture::{Memory, Posture};
-use crate::record::{Case, Desk, Labels, Visit, fragment};
+use crate::record::{Case, Cut, Desk, Labels, Visit, fragment};
 
 static ACCEPT_CH: HeaderName = HeaderName::from_static("accept-ch");
 
@@ -102,7 +106,8 @@ pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body
             let known = conn.known(&house, visit.began(), visit.started()).await; // ready at once when cached
             let ruling = rule(conn, &house, &ask, &request, known, &mut visit); // pure, memoised, no allocation
             match Permit::of(&ruling.decision) {
-                Some(permit) => match restrict(conn, &house, &ruling, &request, &mut visit) {
+                Some(permit) => match restrict(conn, &house, (&ask, &ruling), &request, &mut visit) {
+                    Ok(()) if notice::is_due(conn, &ruling, &request) => notice::show(conn, &house, (&ask, &ruling), &mut visit),
                     Ok(()) => send(conn, &house, (permit, &ask, &ruling), request, &mut visit).await,
                     Err(refusal) => page(&refusal, request, &visit),
                 },
@@ -116,8 +121,10 @@ pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body
         body.on_end(move |ended| {
             let cut = match ended.end {
                 End::Whole => None,
-                End::Cut => Some("upstream.cut"),
-                End::Dropped => Some("client.cut"),
+                End::Cut => Some(Cut::App),
+                End::Large => Some(Cut::MaxResponse),
+                End::Late => Some(Cut::MaxStream),
+                End::Dropped => Some(Cut::Client),
             };
             close(ended.bytes_in, ended.bytes_out, cut);
         })
@@ -179,8 +186,22 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
     if let Some(route) = rules.routes.get(ask.app.index()) {
         identity.fingerprints = fingerprints(route.fingerprint_headers, &conn.wire, conn.opening(), &sight);
     }
-    let refused = Default::default();
-    let ruling = Rc::new(Ruling { decision, standing, zone, claims, sight, identity, case: Rc::clone(&case), refused, made: began });
+    let told = Told::of(&rules.policy, &decision, &standing, now);
+    let features = decision.done.restrictions.iter().flat_map(|id| &rules.policy.restriction(id).permissions_policy);
+    let ruling = Rc::new(Ruling {
+        permissions_policy: Bounds::permissions(features.map(String::as_str)),
+        decision,
+        standing,
+        zone,
+        claims,
+        sight,
+        identity,
+        case: Rc::clone(&case),
+        refused: Default::default(),
+        told,
+        noticed: Default::default(),
+        made: began,
+    });
     conn.state.borrow_mut().memo.keep(&question, rules.policy.reads(ask.app), Rc::clone(&ruling));
     visit.decided(case, took);
     ruling
@@ -193,7 +214,7 @@ fn identity(policy: &Policy, decision: &Decision, standing: &Standing) -> Identi
     Identity::new(device, policy.class_name(decision.class), policy.tier_name(decision.tier), decision.done.effect, restrictions)
 }
 
-/// The counters and the log line's shared part. `refused`: a restriction's reason in place of the decision's.
+/// The counters and the log line's shared part. `refused`: a reason in place of the decision's.
 fn case(desk: &Desk, policy: &Policy, decision: &Decision, refused: Option<&str>, line: Vec<u8>) -> Rc<Case> {
     let decided = if decision.mode == Mode::Report { &decision.would } else { &decision.done };
     let reason = policy.reason(decided.reasons.first()).to_string();
@@ -207,17 +228,22 @@ fn case(desk: &Desk, policy: &Policy, decision: &Decision, refused: Option<&str>
         decided: decided.effect,
         done: decision.done.effect,
     };
-    Case::new(desk, &labels, line)
+    let exceptions = decision.exceptions.as_slice().iter().map(|index| policy.rule_name(decision.app, RuleRef::Exception(*index)));
+    Case::excepting(desk, &labels, line, exceptions)
 }
 
 /// Records that a restriction refused a request that the decision let pass.
 fn refused(conn: &Conn, house: &House, ruling: &Ruling, key: RestrictionKey, visit: &mut Visit) {
-    let case = ruling.refused(key).get_or_init(|| {
+    instead(conn, house, (ruling, ruling.refused(key)), Reason::Restriction(key), visit);
+}
+
+/// Records a request under another reason than its decision's, whose shared part is made once.
+fn instead(conn: &Conn, house: &House, (ruling, made): (&Ruling, &OnceCell<Rc<Case>>), reason: Reason<'_>, visit: &mut Visit) {
+    let found = made.get_or_init(|| {
         let on = conn.told(ruling.zone, &ruling.claims.merged, &ruling.sight);
-        let reason = Reason::Restriction(key).to_string();
-        let now = visit.now();
-        let line = fragment(&house.rules.policy, &ruling.decision, &ruling.standing, &on, Some(&reason), now);
+        let reason = reason.to_string();
+        let line = fragment(&house.rules.policy, &ruling.decision, &ruling.standing, &on, Some(&reason), visit.now());
         case(&conn.core.desk, &house.rules.policy, &ruling.decision, Some(&reason), line)
     });
-    visit.refused(Rc::clone(case));
+    visit.refused(Rc::clone(found));
 }

@@ -26,6 +26,7 @@ use crate::edge::{self, Crowd, Entrance, Entrances, Setup, TlsError};
 use crate::forward::{Rates, Up};
 use crate::gate::{Door, Middleboxes, Rules};
 use crate::policy::Policy;
+use crate::policy::draft::Exception;
 use crate::posture::{self, Memory, Posture};
 use crate::record::{LogError, LogWriter, Record, Writer, names};
 
@@ -393,6 +394,13 @@ impl Site {
                 .servers()
                 .filter_map(|(app, server, up)| Some((vec![app.to_string(), server.to_string()], f64::from(u8::from(up?)))));
             known.collect()
+        })?;
+        let at = Arc::clone(&self.rules);
+        #[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
+        record.scraped(&names::EXCEPTION_EXPIRY, move || {
+            let rules = at.load();
+            let ends = |exception: &Exception| (vec![exception.name.clone()], exception.until.as_second() as f64);
+            rules.policy.draft().exceptions.iter().map(ends).collect()
         })?;
         let site = Arc::downgrade(self);
         #[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point

@@ -13,7 +13,10 @@ use http::Version;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::bound::Bound;
+use super::paced::Paced;
 use super::pool::Conn;
+use super::rates::Lanes;
 
 /// What both sides of one exchange know of the request's body.
 pub(super) struct Flow {
@@ -46,6 +49,44 @@ impl Flow {
             stopped: Cell::new(false),
             body: Cell::new(None),
         })
+    }
+
+    /// The client's next bytes, counted.
+    fn poll_client(&self, incoming: &mut Incoming, left: &mut u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                self.waiting.set(true);
+                self.body.set(Some(cx.waker().clone()));
+                return Poll::Pending;
+            }
+        };
+        self.waiting.set(false);
+        self.last.set(Instant::now());
+        // Anything but data is a trailer, and the end.
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => {
+                let size = data.len() as u64;
+                if size > *left {
+                    self.fault.set(Some(Fault::TooLarge));
+                    return Poll::Ready(Some(Err(BrokenOff)));
+                }
+                *left -= size;
+                self.bytes.set(self.bytes.get() + size);
+                if is_over(incoming) {
+                    self.ended.set(true);
+                }
+                Poll::Ready(Some(Ok(data)))
+            }
+            Some(Ok(Err(_))) | None => {
+                self.ended.set(true);
+                Poll::Ready(None)
+            }
+            Some(Err(_)) => {
+                self.fault.set(Some(Fault::Client));
+                Poll::Ready(Some(Err(BrokenOff)))
+            }
+        }
     }
 
     /// Nobody needs the rest: the upstream connection ends, and lets go of the client's body.
@@ -95,7 +136,7 @@ impl Drop for Rest {
 /// The client's body on its way to the app: at most so many bytes, and no trailers.
 pub(super) enum RequestBody {
     Empty,
-    Incoming { rest: Rest, left: u64, flow: Rc<Flow> },
+    Incoming { rest: Rest, left: u64, flow: Rc<Flow>, paced: Option<Box<Paced>> },
 }
 
 /// Why a request's body was broken off; what matters is in the `Flow`.
@@ -105,12 +146,18 @@ pub(super) struct BrokenOff;
 
 impl RequestBody {
     /// The flow is `None` for a body that is empty.
-    pub(super) fn new(incoming: Incoming, version: Version, most: u64, now: Instant) -> (Self, Option<Rc<Flow>>) {
+    pub(super) fn new(
+        incoming: Incoming,
+        version: Version,
+        (most, lanes): (u64, Option<&Lanes>),
+        now: Instant,
+    ) -> (Self, Option<Rc<Flow>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
         let flow = Flow::new(now);
-        (Self::Incoming { rest: Rest::of(incoming, version), left: most, flow: Rc::clone(&flow) }, Some(flow))
+        let paced = lanes.map(|lanes| Box::new(Paced::new(lanes.clone())));
+        (Self::Incoming { rest: Rest::of(incoming, version), left: most, flow: Rc::clone(&flow), paced }, Some(flow))
     }
 }
 
@@ -119,43 +166,33 @@ impl http_body::Body for RequestBody {
     type Error = BrokenOff;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let Self::Incoming { rest: Rest { incoming: Some(incoming), .. }, left, flow } = &mut *self else { return Poll::Ready(None) };
+        let Self::Incoming { rest: Rest { incoming: Some(incoming), .. }, left, flow, paced } = &mut *self else {
+            return Poll::Ready(None);
+        };
         if flow.stopped.get() || flow.fault.get().is_some() {
             return Poll::Ready(Some(Err(BrokenOff)));
         }
-        let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                flow.waiting.set(true);
-                flow.body.set(Some(cx.waker().clone()));
-                return Poll::Pending;
+        let Some(paced) = paced else { return flow.poll_client(incoming, left, cx).map(|frame| frame.map(|data| data.map(Frame::data))) };
+        if paced.held() == 0 {
+            match ready!(flow.poll_client(incoming, left, cx)) {
+                Some(Ok(data)) => paced.hold(data),
+                end => return Poll::Ready(end.map(|data| data.map(Frame::data))),
             }
-        };
-        flow.waiting.set(false);
-        flow.last.set(Instant::now());
-        // Anything but data is a trailer, and the end.
-        match frame.map(|frame| frame.map(Frame::into_data)) {
-            Some(Ok(Ok(data))) => {
-                let size = data.len() as u64;
-                if size > *left {
-                    flow.fault.set(Some(Fault::TooLarge));
-                    return Poll::Ready(Some(Err(BrokenOff)));
-                }
-                *left -= size;
-                flow.bytes.set(flow.bytes.get() + size);
-                // A declared length ends the body for the app, even where HTTP/2 has yet to say so.
-                if incoming.is_end_stream() || incoming.size_hint().exact() == Some(0) {
+            flow.ended.set(false);
+        }
+        match paced.poll_piece(cx) {
+            Poll::Ready(piece) => {
+                flow.last.set(Instant::now());
+                if paced.held() == 0 && is_over(incoming) {
                     flow.ended.set(true);
                 }
-                Poll::Ready(Some(Ok(Frame::data(data))))
+                Poll::Ready(Some(Ok(Frame::data(piece.unwrap_or_default()))))
             }
-            Some(Ok(Err(_))) | None => {
-                flow.ended.set(true);
-                Poll::Ready(None)
-            }
-            Some(Err(_)) => {
-                flow.fault.set(Some(Fault::Client));
-                Poll::Ready(Some(Err(BrokenOff)))
+            Poll::Pending => {
+                // Neither side stands still: it is we who wait.
+                flow.last.set(paced.due().unwrap_or_else(Instant::now));
+                flow.body.set(Some(cx.waker().clone()));
+                Poll::Pending
             }
         }
     }
@@ -163,16 +200,40 @@ impl http_body::Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Incoming { rest, .. } => rest.incoming.as_ref().is_none_or(Incoming::is_end_stream),
+            Self::Incoming { rest, paced, .. } => {
+                paced.as_ref().is_none_or(|paced| paced.held() == 0) && rest.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+            }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Incoming { rest, .. } => rest.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default(),
+            Self::Incoming { rest, paced, .. } => {
+                let hint = rest.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default();
+                more_by(hint, paced.as_ref().map_or(0, |paced| paced.held()))
+            }
         }
     }
+}
+
+/// A declared length ends the body for the app, even where HTTP/2 has yet to say so.
+fn is_over(incoming: &Incoming) -> bool {
+    incoming.is_end_stream() || incoming.size_hint().exact() == Some(0)
+}
+
+fn more_by(mut hint: SizeHint, held: usize) -> SizeHint {
+    let held = held as u64;
+    if held > 0 {
+        let upper = hint.upper().map(|upper| upper.saturating_add(held));
+        let lower = hint.lower().saturating_add(held);
+        hint = SizeHint::new();
+        hint.set_lower(lower);
+        if let Some(upper) = upper {
+            hint.set_upper(upper);
+        }
+    }
+    hint
 }
 
 /// How a response's body ended.
@@ -180,8 +241,12 @@ impl http_body::Body for RequestBody {
 pub enum End {
     /// All of it was handed to the client's connection.
     Whole,
-    /// The app broke it off, or stood still for too long: the client sees a response that is cut.
+    /// The app broke it off, or stood still for too long: the client sees a response that is cut, here and in the next two.
     Cut,
+    /// By us: it grew past `max_response`.
+    Large,
+    /// By us: it lasted past `max_stream`.
+    Late,
     /// The client's connection lost interest first.
     Dropped,
 }
@@ -203,6 +268,20 @@ pub enum Cut {
     App(#[source] hyper::Error),
     #[error("the app's response stood still")]
     Still,
+    #[error("the response grew past max_response")]
+    Large,
+    #[error("the response lasted past max_stream")]
+    Late,
+}
+
+impl Cut {
+    const fn end(&self) -> End {
+        match self {
+            Self::App(_) | Self::Still => End::Cut,
+            Self::Large => End::Large,
+            Self::Late => End::Late,
+        }
+    }
 }
 
 /// The body of every response: an app's, streamed, or one of our own.
@@ -210,6 +289,8 @@ pub struct Body {
     kind: Kind,
     bytes_out: u64,
     flow: Option<Rc<Flow>>,
+    /// `None` for nearly all.
+    bound: Option<Box<Bound>>,
     /// Called once, at the end or when dropped.
     hook: Option<Box<dyn FnOnce(Ended)>>,
 }
@@ -219,7 +300,7 @@ enum Kind {
     Full(Bytes),
     App(Stream),
     /// Broken off; what came before goes out first, for hyper drops what it has not written when a body fails.
-    Breaking(hyper::Error),
+    Breaking(Cut),
     /// Nothing more comes; it was cut.
     Cut,
 }
@@ -251,7 +332,12 @@ impl Body {
         self
     }
 
-    pub(super) fn of_app(incoming: Incoming, mut conn: Conn, flow: Option<Rc<Flow>>, idle: Duration) -> Self {
+    pub(super) fn of_app(
+        incoming: Incoming,
+        mut conn: Conn,
+        flow: Option<Rc<Flow>>,
+        (idle, bound): (Duration, Option<Box<Bound>>),
+    ) -> Self {
         if flow.as_ref().is_some_and(|flow| !flow.ended.get()) {
             // Polled for the response alone, the request would wait for a client that does not read yet.
             conn.parts().1.detach();
@@ -260,6 +346,7 @@ impl Body {
         let whole = incoming.is_end_stream();
         let mut body = Self::of(Kind::App(Stream { incoming, conn, idle, quiet: None, writes }));
         body.flow = flow;
+        body.bound = bound;
         if whole {
             body.ends(Kind::Empty);
         }
@@ -267,7 +354,7 @@ impl Body {
     }
 
     fn of(kind: Kind) -> Self {
-        Self { kind, bytes_out: 0, flow: None, hook: None }
+        Self { kind, bytes_out: 0, flow: None, bound: None, hook: None }
     }
 
     /// The app's response is over: the connection goes back when the request is over too.
@@ -280,12 +367,12 @@ impl Body {
         }
     }
 
-    fn cut(&mut self) {
+    fn cut(&mut self, end: End) {
         if let Some(flow) = &self.flow {
             flow.stop();
         }
         self.kind = Kind::Cut;
-        self.report(End::Cut);
+        self.report(end);
     }
 
     fn report(&mut self, end: End) {
@@ -301,7 +388,8 @@ impl Drop for Body {
         let end = match &self.kind {
             Kind::Empty => End::Whole,
             Kind::Full(_) | Kind::App(_) => End::Dropped,
-            Kind::Breaking(_) | Kind::Cut => End::Cut,
+            Kind::Breaking(cut) => cut.end(),
+            Kind::Cut => End::Cut,
         };
         if let (Kind::App(_) | Kind::Breaking(_), Some(flow)) = (&self.kind, &self.flow) {
             flow.stop();
@@ -326,14 +414,14 @@ impl http_body::Body for Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Kind::Breaking(_) => {
-                let Kind::Breaking(error) = std::mem::replace(&mut this.kind, Kind::Cut) else { return Poll::Ready(None) };
-                this.cut();
-                Poll::Ready(Some(Err(Cut::App(error))))
+                let Kind::Breaking(cut) = std::mem::replace(&mut this.kind, Kind::Cut) else { return Poll::Ready(None) };
+                this.cut(cut.end());
+                Poll::Ready(Some(Err(cut)))
             }
-            Kind::App(stream) => match stream.poll_frame(cx) {
+            Kind::App(stream) => match stream.poll_bound(this.bound.as_deref_mut(), cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     stream.quiet = None;
-                    let whole = stream.incoming.is_end_stream();
+                    let whole = stream.incoming.is_end_stream() && this.bound.as_ref().is_none_or(|bound| bound.is_even());
                     this.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64);
                     if whole {
                         this.ends(Kind::Empty);
@@ -346,13 +434,14 @@ impl http_body::Body for Body {
                     this.report(End::Whole);
                     Poll::Ready(None)
                 }
-                Poll::Ready(Some(Err(error))) => {
-                    this.kind = Kind::Breaking(error);
+                Poll::Ready(Some(Err(cut))) => {
+                    this.kind = Kind::Breaking(cut);
                     cx.waker().wake_by_ref();
                     Poll::Pending
                 }
+                Poll::Pending if this.bound.as_ref().is_some_and(|bound| bound.held() > 0) => Poll::Pending,
                 Poll::Pending if stream.poll_still(this.flow.as_deref(), cx).is_ready() => {
-                    this.cut();
+                    this.cut(End::Cut);
                     Poll::Ready(Some(Err(Cut::Still)))
                 }
                 Poll::Pending => Poll::Pending,
@@ -364,7 +453,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Empty => true,
             Kind::Full(_) | Kind::Breaking(_) | Kind::Cut => false,
-            Kind::App(stream) => stream.incoming.is_end_stream(),
+            Kind::App(stream) => stream.incoming.is_end_stream() && self.bound.as_ref().is_none_or(|bound| bound.is_even()),
         }
     }
 
@@ -372,13 +461,20 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::App(stream) => stream.incoming.size_hint(),
+            Kind::App(stream) => more_by(stream.incoming.size_hint(), self.bound.as_ref().map_or(0, |bound| bound.held())),
             Kind::Breaking(_) | Kind::Cut => SizeHint::default(),
         }
     }
 }
 
 impl Stream {
+    fn poll_bound(&mut self, bound: Option<&mut Bound>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match bound {
+            None => self.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Cut::App))),
+            Some(bound) => bound.poll_next(cx, |cx| self.poll_frame(cx)),
+        }
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let Self { incoming, conn, .. } = self;
         conn.parts().1.drive(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx))

@@ -1,6 +1,9 @@
 //! Why a request got no answer from its app.
 
 use std::io;
+use std::time::Duration;
+
+use crate::model::RestrictionKey;
 
 /// The connection to the app, where there was one, is not used again in any of these cases.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +17,9 @@ pub enum Failure {
     /// The app's side: it closed before its response head was whole, or answered what is not sound HTTP. 502.
     #[error("the app's answer was not sound")]
     Broken(#[source] Broken),
+    /// The app answered, and a restriction keeps its answer back. `upstream`: from taking the order to the response's head. 403.
+    #[error("restrict.{} keeps the answer back", key.as_str())]
+    Restricted { key: RestrictionKey, upstream: Duration },
     /// The client's side: more body than permitted, by its declared length (then the app was never asked) or by its bytes. 413.
     #[error("the request's body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },

@@ -3,8 +3,8 @@
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, COOKIE, EXPIRES, FORWARDED, HOST, HeaderName, PRAGMA, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, request, response, uri};
 
-use super::Order;
 use super::failure::{Broken, Failure};
+use super::{Order, cookies};
 use crate::record::hex;
 use crate::request::hop;
 
@@ -43,6 +43,7 @@ pub(super) fn toward_app(head: &mut request::Parts, order: &Order<'_>, host: Opt
     });
     frame(headers, &head.method, length, framed);
     if cookies {
+        cookies::strip_ours(headers);
         join_cookies(headers);
     }
     if traced {

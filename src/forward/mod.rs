@@ -4,14 +4,18 @@
 //! timers on the path of a request that nobody delays.
 
 mod body;
+mod bound;
+mod cookies;
 mod driven;
 mod failure;
 mod fingerprints;
 mod hygiene;
 mod io;
 mod order;
+mod paced;
 mod pool;
 mod rates;
+mod response;
 mod send;
 mod timer;
 mod upstreams;
@@ -20,9 +24,10 @@ mod upstreams;
 mod tests;
 
 pub use body::{Body, Cut, End, Ended, Rest};
+pub use cookies::NOTICE_COOKIES;
 pub use failure::{Broken, Failure};
 pub use fingerprints::fingerprints;
-pub use order::{Client, Identity, Order};
-pub use rates::{Rates, RetryAfter, Subject};
+pub use order::{Bounds, Client, Identity, Order};
+pub use rates::{Lanes, Rates, RetryAfter, Subject};
 pub use send::{Sent, send};
 pub use upstreams::{Up, Upstreams};

@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use http::{HeaderName, HeaderValue};
 
+use super::Lanes;
 use crate::model::{Effect, Host};
 use crate::policy::AppId;
 
@@ -21,6 +23,31 @@ pub struct Order<'a> {
     pub client: &'a Client,
     pub request_id: &'a HeaderValue,
     pub identity: &'a Identity,
+    pub bounds: &'a Bounds,
+}
+
+/// What the restrictions on a request come to beyond its permit.
+#[derive(Clone, Debug, Default)]
+pub struct Bounds {
+    /// The features that no page may use, as a field's value: `camera=(), microphone=()`.
+    pub permissions_policy: Option<HeaderValue>,
+    /// When the response is cut: `max_stream` after the request's head.
+    pub ends: Option<Instant>,
+    pub lanes: Option<Lanes>,
+}
+
+impl Bounds {
+    /// `None`: no feature is named. Each stands once, however many restrictions name it.
+    pub fn permissions<'a>(features: impl IntoIterator<Item = &'a str>) -> Option<HeaderValue> {
+        let mut named: Vec<&str> = Vec::new();
+        for feature in features {
+            if !named.contains(&feature) {
+                named.push(feature);
+            }
+        }
+        let members: Vec<String> = named.iter().map(|feature| format!("{feature}=()")).collect();
+        HeaderValue::from_str(&members.join(", ")).ok().filter(|value| !value.is_empty())
+    }
 }
 
 /// What the app is told of the client's connection. Made once per connection.

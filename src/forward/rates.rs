@@ -1,11 +1,13 @@
-//! Counting requests against `requests:` restrictions, one count for the process: the generic cell rate algorithm (ITU-T I.371).
+//! Counting requests against `requests:` and bytes against `bandwidth:` restrictions, one count for the process: the generic cell rate algorithm
+//! (ITU-T I.371).
 
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
+use smallvec::SmallVec;
 
 use crate::policy::draft::Restriction;
 
@@ -61,7 +63,7 @@ impl Rates {
         if rated.clone().next().is_none() {
             return Ok(());
         }
-        let now = u64::try_from(now.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX);
+        let now = self.nanos(now);
         // Rates of one subject and app share a shard, so that one lock covers checking all and then counting all.
         let [first, second] = &self.keys;
         let subject = subject.canonical();
@@ -89,6 +91,98 @@ impl Rates {
             }
         }
         Ok(())
+    }
+}
+
+/// What a subject's bytes to and from an app go through: a lane for each `bandwidth:` that applies, each shared with all streams of the same subject
+/// and app in the process.
+#[derive(Clone, Debug)]
+pub struct Lanes {
+    rates: Arc<Rates>,
+    lanes: SmallVec<[Lane; 1]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lane {
+    home: u64,
+    key: (u64, u64),
+    /// Bytes a second, at least 1.
+    width: u64,
+}
+
+impl Lanes {
+    /// How far bytes may run ahead of their time; also how much goes in one piece, so that streams take turns.
+    const AHEAD: Duration = Duration::from_millis(100);
+
+    /// `None`: none of the restrictions has a bandwidth.
+    pub fn new<'r>(
+        rates: &Arc<Rates>,
+        app: &str,
+        subject: Subject<'_>,
+        restrictions: impl Iterator<Item = &'r Restriction>,
+    ) -> Option<Self> {
+        let [first, second] = &rates.keys;
+        let subject = subject.canonical();
+        let home = first.hash_one((app, subject));
+        let lane = |restriction: &Restriction| {
+            let name = ("bandwidth", restriction.name.as_str());
+            Some(Lane {
+                home,
+                key: (first.hash_one((home, name)), second.hash_one((app, subject, name))),
+                width: restriction.bandwidth?.max(1),
+            })
+        };
+        let lanes: SmallVec<[Lane; 1]> = restrictions.filter_map(lane).collect();
+        (!lanes.is_empty()).then(|| Self { rates: Arc::clone(rates), lanes })
+    }
+
+    /// The most bytes to ask a turn for at once.
+    pub(super) fn piece(&self) -> usize {
+        let narrowest = self.lanes.iter().map(|lane| lane.width).min().unwrap_or(u64::MAX);
+        usize::try_from(narrowest / 10).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Takes a turn for so many bytes behind all turns taken before, and says when it comes. Who takes one only when its last has come shares evenly
+    /// with everybody else.
+    pub(super) fn take(&self, bytes: usize, now: Instant) -> Instant {
+        let now = self.rates.nanos(now);
+        let after = self.lanes.iter().map(|lane| {
+            let cost = lane.cost(bytes);
+            self.rates.change(lane, now, |full| full.max(now).saturating_add(cost))
+        });
+        let due = after.max().unwrap_or(0).saturating_sub(Self::AHEAD.as_nanos() as u64);
+        self.rates.began + Duration::from_nanos(due)
+    }
+
+    /// Gives a turn back that nobody will use: who opens streams and leaves must not hold up those that stay.
+    pub(super) fn give_back(&self, bytes: usize, now: Instant) {
+        let now = self.rates.nanos(now);
+        for lane in &self.lanes {
+            self.rates.change(lane, now, |full| full.saturating_sub(lane.cost(bytes)));
+        }
+    }
+}
+
+impl Lane {
+    /// In nanoseconds.
+    fn cost(&self, bytes: usize) -> u64 {
+        u64::try_from(bytes as u128 * 1_000_000_000 / u128::from(self.width)).unwrap_or(u64::MAX)
+    }
+}
+
+impl Rates {
+    fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Gives what the lane's bucket was changed to.
+    fn change(&self, lane: &Lane, now: u64, change: impl FnOnce(u64) -> u64) -> u64 {
+        let Some(shard) = self.shards.get(lane.home as usize % SHARDS) else { return now };
+        let mut sets = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = claim(&mut sets, lane.key, now) else { return now };
+        let full = change(if entry.key == lane.key { entry.full } else { 0 });
+        *entry = Entry { key: lane.key, full };
+        full
     }
 }
 
@@ -209,6 +303,44 @@ mod tests {
             check(peer(n));
         }
         assert!(!check(peer(0)));
+    }
+
+    fn narrow(name: &str, bandwidth: u64) -> Restriction {
+        Restriction { name: name.into(), bandwidth: Some(bandwidth), ..Restriction::default() }
+    }
+
+    #[test]
+    fn bytes_come_in_turn_and_on_time() {
+        let rates = Arc::new(Rates::new(1000));
+        let slow = narrow("slow", 1000);
+        let lanes = |subject| Lanes::new(&rates, "wiki", subject, [&slow].into_iter()).unwrap();
+        let (one, two, other) = (lanes(peer(1)), lanes(peer(1)), lanes(peer(2)));
+        assert_eq!(one.piece(), 100);
+        let start = rates.began + Duration::from_secs(1);
+        let wait = |lanes: &Lanes| lanes.take(100, start).saturating_duration_since(start).as_millis();
+        assert_eq!([wait(&one), wait(&two), wait(&one), wait(&two), wait(&other)], [0, 100, 200, 300, 0]);
+        two.give_back(100, start);
+        assert_eq!(wait(&one), 300, "whose turn was given back is not waited for");
+        // All of it in the time that the bandwidth says, less what may run ahead; an idle time earns no more than that.
+        let later = start + Duration::from_secs(100);
+        let last = (0..10).map(|_| one.take(100, later)).max().unwrap();
+        assert_eq!(last - later, Duration::from_millis(900));
+    }
+
+    #[test]
+    fn of_two_bandwidths_both_apply_and_none_is_no_lane() {
+        let rates = Arc::new(Rates::new(1000));
+        let (wide, slow) = (narrow("wide", 10_000), narrow("slow", 1000));
+        let both = Lanes::new(&rates, "wiki", peer(1), [&wide, &slow].into_iter()).unwrap();
+        let start = rates.began;
+        assert_eq!(both.piece(), 100);
+        assert_eq!((both.take(1000, start) - start).as_millis(), 900);
+        let alone = Lanes::new(&rates, "wiki", peer(1), [&wide].into_iter()).unwrap();
+        assert_eq!((alone.take(1000, start) - start).as_millis(), 100, "and what went before counts in each");
+        assert!(Lanes::new(&rates, "wiki", peer(1), [&restriction("rated", 1, 1)].into_iter()).is_none());
+        let zero = Lanes::new(&rates, "wiki", peer(1), [&narrow("zero", 0)].into_iter()).unwrap();
+        assert_eq!(zero.piece(), 1);
+        let _ = zero.take(usize::MAX, start);
     }
 
     #[test]

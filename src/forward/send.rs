@@ -13,10 +13,11 @@ use hyper::body::Incoming;
 use smallvec::SmallVec;
 
 use super::body::{Body, Fault, Flow, RequestBody, Rest};
+use super::bound::Bound;
 use super::failure::{Broken, Failure};
 use super::pool::Conn;
 use super::upstreams::{Target, Upstreams};
-use super::{Order, hygiene};
+use super::{Order, hygiene, response};
 use crate::config::Timeouts;
 use crate::policy::Permit;
 
@@ -55,7 +56,12 @@ pub fn send<'a>(
                         let (mut head, incoming) = response.into_parts();
                         hygiene::toward_client(&mut head, permit.merged().no_store)?;
                         let upstream = begun.elapsed();
-                        let body = Body::of_app(incoming, conn, exchange.flow.take(), exchange.timeouts.idle);
+                        let refused = response::restrict(&mut head, permit.merged(), order.bounds);
+                        let bound = Bound::new(permit.merged(), order.bounds);
+                        let body = Body::of_app(incoming, conn, exchange.flow.take(), (exchange.timeouts.idle, bound));
+                        if let Some(key) = refused {
+                            return Err(Failure::Restricted { key, upstream });
+                        }
                         return Ok(Sent { response: Response::from_parts(head, body), upstream });
                     }
                     Tried::Failed(failure) => return Err(failure),
@@ -127,7 +133,7 @@ impl<'a> Exchange<'a> {
         if let Some(copied) = &mut again {
             copied.trace = head.headers.get(&hygiene::TRACEPARENT).cloned();
         }
-        let (body, flow) = RequestBody::new(incoming, version, limit.unwrap_or(u64::MAX), begun);
+        let (body, flow) = RequestBody::new(incoming, version, (limit.unwrap_or(u64::MAX), order.bounds.lanes.as_ref()), begun);
         Ok(Self {
             begun: Some(begun),
             request: Some(Request::from_parts(head, body)),

@@ -1,24 +1,28 @@
 //! What goes back to the client, from a refusal's page to an app's answer.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
+use std::time::Instant;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::memo::Ruling;
-use super::{Ask, Conn, House, Unasked, refused};
-use crate::forward::{self, Body, Failure, Order, Rest, Subject};
+use super::{Ask, Conn, House, Unasked, notice, refused, restrict};
+use crate::forward::{self, Body, Failure, Order, Rest};
 use crate::model::{Effect, RestrictionKey};
 use crate::policy::{AppId, Permit};
-use crate::portal::{self, App, Form, Refusal};
+use crate::portal::{self, App, By, Form, Refusal};
 use crate::record::{Case, Labels, Visit, own};
 use crate::request::wants_upgrade;
 
 /// Answers what is not decided, and records it under no app: the label of what a stranger asks for must not grow with what strangers ask for.
 pub fn turn_away(conn: &Conn, house: &House, request: Request<Incoming>, unasked: &Unasked, visit: &mut Visit) -> Response<Body> {
     let reason = unasked.reason().to_string();
-    let redirects = matches!(unasked, Unasked::Redirect(_));
+    let redirects = matches!(unasked, Unasked::Redirect(_) | Unasked::Noticed(_));
     let (app, effect) = if redirects { ("portal", Effect::Forward) } else { ("none", Effect::Block) };
     let labels =
         Labels { app, class: "none", tier: "none", reason: &reason, owner: "none", mode: "enforce", decided: effect, done: effect };
@@ -28,6 +32,7 @@ pub fn turn_away(conn: &Conn, house: &House, request: Request<Incoming>, unasked
     let on = conn.told(zone, &claims.merged, &sight);
     let line = own(&labels, &on, zone.map(|zone| house.rules.policy.zone_name(zone)), house.rules.policy.revision());
     visit.refused(Case::new(&conn.core.desk, &labels, line));
+    let version = request.version();
     let refusal = match unasked {
         Unasked::Malformed(malformed) => Refusal::Malformed { what: malformed.0 },
         Unasked::HeadTooLarge => Refusal::HeadTooLarge,
@@ -36,8 +41,11 @@ pub fn turn_away(conn: &Conn, house: &House, request: Request<Incoming>, unasked
         Unasked::Upgrade => Refusal::Upgrade { app: None },
         Unasked::LogUnavailable => Refusal::LogUnavailable { app: None },
         Unasked::Redirect(to) => return redirect(to),
+        Unasked::Noticed(noticed) => {
+            drop(Rest::of(request.into_body(), version));
+            return noticed.answer();
+        }
     };
-    let version = request.version();
     let mut answer = page(&refusal, request, visit);
     if matches!(unasked, Unasked::Malformed(_) | Unasked::Upgrade) {
         ends_here(version, &mut answer);
@@ -93,39 +101,6 @@ fn ends_here(version: Version, answer: &mut Response<Body>) {
     }
 }
 
-/// What refuses a request that the policy let pass: an upgrade, which is not carried, and the restrictions that need no body. Methods come before
-/// rates, so that a refused method costs no turn. Records what refuses.
-pub fn restrict<'a>(
-    conn: &Conn,
-    house: &'a House,
-    ruling: &'a Ruling,
-    request: &Request<Incoming>,
-    visit: &mut Visit,
-) -> Result<(), Refusal<'a>> {
-    let (policy, decision) = (&house.rules.policy, &ruling.decision);
-    if wants_upgrade(request.headers(), request.method()) {
-        visit.failed("request.upgrade");
-        return Err(Refusal::Upgrade { app: Some(app(house, decision.app)) });
-    }
-    if decision.done.restrictions.is_empty() {
-        return Ok(());
-    }
-    if !policy.allows_method(&decision.merged, request.method().as_str()) {
-        refused(conn, house, ruling, RestrictionKey::Methods, visit);
-        return Err(Refusal::Method { policy, decision });
-    }
-    let subject = match ruling.standing.device() {
-        Some(device) => Subject::Device(&device.id),
-        None => Subject::Peer(conn.peer),
-    };
-    let restrictions = decision.done.restrictions.iter().map(|id| policy.restriction(id));
-    let checked = house.rules.rates.check(policy.app_name(decision.app), subject, restrictions, visit.started());
-    checked.map_err(|later| {
-        refused(conn, house, ruling, RestrictionKey::Requests, visit);
-        Refusal::TooMany { app: app(house, decision.app), retry_after: later.0 }
-    })
-}
-
 /// Carries the request to its app and the answer back.
 pub async fn send(
     conn: &Conn,
@@ -135,6 +110,7 @@ pub async fn send(
     visit: &mut Visit,
 ) -> Response<Body> {
     let request_id = HeaderValue::from_str(visit.id().as_str()).unwrap_or(HeaderValue::from_static(""));
+    let bounds = restrict::bounds(conn, house, ruling, visit);
     let order = Order {
         app: ask.app,
         host: &ask.host,
@@ -143,30 +119,59 @@ pub async fn send(
         client: &conn.client,
         request_id: &request_id,
         identity: &ruling.identity,
+        bounds: &bounds,
     };
     // The request goes away with its headers, and a refusal's form depends on some of them.
     let asked = (Form::wanted(request.headers()), request.method() == Method::HEAD);
-    match forward::send(permit, &order, &house.upstreams, request).await {
-        Ok(sent) => {
+    match in_time(forward::send(permit, &order, &house.upstreams, request), bounds.ends).await {
+        Some(Ok(mut sent)) => {
             visit.upstream(sent.upstream);
+            if let Some(told) = &ruling.told {
+                sent.response.headers_mut().insert(&notice::HEADER, told.header.clone());
+            }
             sent.response
         }
-        Err(failure) => fail(conn, house, ruling, &failure, asked, visit),
+        Some(Err(failure)) => fail(conn, house, ruling, &failure, asked, visit),
+        None => {
+            visit.late();
+            own_page(&Refusal::UpstreamTimeout { app: app(house, ruling.decision.app) }, visit, asked)
+        }
     }
+}
+
+/// `None`: not before it `ends`. What was under way is dropped, and the connection to the app with it.
+async fn in_time<T>(work: impl Future<Output = T>, ends: Option<Instant>) -> Option<T> {
+    let mut work = pin!(work);
+    let mut late = ends.map(|ends| Box::pin(tokio::time::sleep_until(ends.into())));
+    poll_fn(|cx| match (work.as_mut().poll(cx), &mut late) {
+        (Poll::Ready(done), _) => Poll::Ready(Some(done)),
+        (Poll::Pending, Some(late)) => late.as_mut().poll(cx).map(|()| None),
+        (Poll::Pending, None) => Poll::Pending,
+    })
+    .await
 }
 
 fn fail(conn: &Conn, house: &House, ruling: &Rc<Ruling>, failure: &Failure, asked: (Form, bool), visit: &mut Visit) -> Response<Body> {
     let app = app(house, ruling.decision.app);
+    let restricted = |by, visit: &Visit| Refusal::Restricted { policy: app.policy, decision: &ruling.decision, by, now: visit.now() };
     let (refusal, error) = match failure {
         Failure::Unreachable(_) => (Refusal::UpstreamUnreachable { app }, Some("upstream.unreachable")),
         Failure::Timeout => (Refusal::UpstreamTimeout { app }, Some("upstream.timeout")),
         Failure::Broken(_) => (Refusal::UpstreamBroken { app }, Some("upstream.broken")),
-        Failure::BodyTooLarge { limit } => {
-            if ruling.decision.merged.max_body == Some(*limit) {
-                refused(conn, house, ruling, RestrictionKey::MaxBody, visit);
-            }
-            (Refusal::TooLarge { app, limit: *limit }, None)
+        Failure::Restricted { key, upstream } => {
+            visit.upstream(*upstream);
+            refused(conn, house, ruling, *key, visit);
+            let by = match (key, ruling.decision.merged.max_response) {
+                (RestrictionKey::MaxResponse, Some(limit)) => By::LargeResponse { limit },
+                _ => By::Attachment,
+            };
+            (restricted(by, visit), None)
         }
+        Failure::BodyTooLarge { limit } if ruling.decision.merged.max_body == Some(*limit) => {
+            refused(conn, house, ruling, RestrictionKey::MaxBody, visit);
+            (restricted(By::LargeBody { limit: *limit }, visit), None)
+        }
+        Failure::BodyTooLarge { limit } => (Refusal::TooLarge { app, limit: *limit }, None),
         Failure::ClientTimeout => (Refusal::Malformed { what: "the request's body stopped coming" }, Some("request.cut")),
         Failure::ClientGone => (Refusal::Malformed { what: "the request ended before it was whole" }, Some("request.cut")),
     };
@@ -177,6 +182,6 @@ fn fail(conn: &Conn, house: &House, ruling: &Rc<Ruling>, failure: &Failure, aske
     own_page(&refusal, visit, asked)
 }
 
-fn app(house: &House, app: AppId) -> App<'_> {
+pub(super) fn app(house: &House, app: AppId) -> App<'_> {
     App { policy: &house.rules.policy, id: app }
 }

@@ -4,6 +4,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, Request};
 use hyper::body::Incoming;
 
+use super::notice::Noticed;
 use super::{Conn, House};
 use crate::model::{Host, Reason};
 use crate::policy::AppId;
@@ -35,6 +36,8 @@ pub enum Unasked {
     Upgrade,
     /// To the same host and path over HTTPS.
     Redirect(String),
+    /// A path that is ours on every host: somebody has read a notice and goes on.
+    Noticed(Noticed),
     LogUnavailable,
 }
 
@@ -46,6 +49,7 @@ impl Unasked {
             Self::NoApp => Reason::NoApp,
             Self::Upgrade => Reason::Upgrade,
             Self::Redirect(_) => Reason::RedirectHttps,
+            Self::Noticed(_) => Reason::Notice,
             Self::LogUnavailable => Reason::LogUnavailable,
         }
     }
@@ -84,6 +88,14 @@ impl Ask {
             return Err(Unasked::Misdirected);
         }
         let path = request::path(uri.path(), &PathOptions::LENIENT)?;
+        if is_ours(&path) {
+            let target = target(uri, &path)?;
+            visit.asked(request.method().clone(), Some(host.clone()), Some(target.clone()));
+            return Err(match conn.door.redirect_port {
+                Some(port) => Unasked::Redirect(https(&host, port, &target)),
+                None => Noticed::read(request, conn, house, (&host, port), &target),
+            });
+        }
         let app = house.rules.policy.app_at(&host, &path);
         if app.is_none() {
             visit.asked(request.method().clone(), Some(host.clone()), target(uri, &path).ok());
@@ -101,6 +113,11 @@ impl Ask {
         }
         Ok(Self { app, host, port, target })
     }
+}
+
+/// Never an app's, whatever the host.
+fn is_ours(path: &str) -> bool {
+    path.strip_prefix("/.well-known/vestibule").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn target(uri: &http::Uri, path: &str) -> Result<PathAndQuery, Malformed> {

@@ -11,6 +11,7 @@ use super::conn::copied;
 use crate::forward::Identity;
 use crate::model::{Host, RestrictionKey, Sides, Sight, Standing};
 use crate::policy::{AppId, Decision, Reads, ZoneId};
+use crate::portal::Told;
 use crate::record::Case;
 
 /// A decision with what follows from it for every request that it is used for.
@@ -25,6 +26,11 @@ pub struct Ruling {
     pub case: Rc<Case>,
     /// By `RestrictionKey`: made when such a restriction first refuses.
     pub refused: [OnceCell<Rc<Case>>; RestrictionKey::ALL.len()],
+    /// What the person is told meanwhile; `None` for nearly all.
+    pub told: Option<Told>,
+    pub noticed: OnceCell<Rc<Case>>,
+    /// Of the decision's restrictions.
+    pub permissions_policy: Option<HeaderValue>,
     pub made: Instant,
 }
 

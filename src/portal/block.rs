@@ -24,7 +24,7 @@ impl<'a> Block<'a> {
         page.app = Some(self.title);
         page.reasons = self.reasons.iter().map(Why::of).collect();
         page.steps = steps(&self.fixes, &self.reasons);
-        page.device = self.card();
+        page.device = card(self.standing, self.facts, &self.reasons);
         page
     }
 
@@ -100,41 +100,41 @@ impl<'a> Block<'a> {
             page.next("Then try again. It can take a while until a change on the device is noticed here.")
         }
     }
+}
 
-    /// What IT knows of the device. Whoever holds a lost device is not told whose it is, and where the device as a whole is out, its checks say
-    /// nothing.
-    fn card(&self) -> Option<Card<'a>> {
-        let device = self.standing.device()?;
-        if device.state == DeviceState::Lost {
-            return None;
+/// What IT knows of the device. Whoever holds a lost device is not told whose it is, and where the device as a whole is out, its checks say
+/// nothing.
+pub(super) fn card<'a>(standing: &'a Standing, facts: Vec<FactView<'_>>, reasons: &[Reason<'_>]) -> Option<Card<'a>> {
+    let device = standing.device()?;
+    if device.state == DeviceState::Lost {
+        return None;
+    }
+    let system = [device.os.as_deref(), device.os_version.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let parts = [device.model.as_deref(), Some(system.as_str())].into_iter().flatten().filter(|part| !part.is_empty());
+    let platform = parts.collect::<Vec<_>>().join(" · ");
+    let shows_facts = matches!(device.state, DeviceState::Approved | DeviceState::Pending);
+    Some(Card {
+        name: device.name.as_deref().unwrap_or(&device.id),
+        platform: (!platform.is_empty()).then_some(platform),
+        facts: if shows_facts { lines(&facts, reasons) } else { Vec::new() },
+    })
+}
+
+fn lines(facts: &[FactView<'_>], reasons: &[Reason<'_>]) -> Vec<Line> {
+    let known = facts.iter().map(|fact| Line { label: label(fact.name), state: fact.state, age: Some(fact.age) });
+    let missing = reasons.iter().filter_map(|reason| match reason {
+        Reason::Posture(name, FactState::Unknown) if facts.iter().all(|fact| fact.name != *name) => {
+            Some(Line { label: label(name), state: FactState::Unknown, age: None })
         }
-        let system = [device.os.as_deref(), device.os_version.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
-        let parts = [device.model.as_deref(), Some(system.as_str())].into_iter().flatten().filter(|part| !part.is_empty());
-        let platform = parts.collect::<Vec<_>>().join(" · ");
-        let shows_facts = matches!(device.state, DeviceState::Approved | DeviceState::Pending);
-        Some(Card {
-            name: device.name.as_deref().unwrap_or(&device.id),
-            platform: (!platform.is_empty()).then_some(platform),
-            facts: if shows_facts { self.lines() } else { Vec::new() },
-        })
-    }
-
-    fn lines(&self) -> Vec<Line> {
-        let known = self.facts.iter().map(|fact| Line { label: label(fact.name), state: fact.state, age: Some(fact.age) });
-        let missing = self.reasons.iter().filter_map(|reason| match reason {
-            Reason::Posture(name, FactState::Unknown) if self.facts.iter().all(|fact| fact.name != *name) => {
-                Some(Line { label: label(name), state: FactState::Unknown, age: None })
-            }
-            _ => None,
-        });
-        let mut lines: Vec<Line> = known.chain(missing).collect();
-        lines.sort_by_key(|line| match line.state {
-            FactState::Fail => 0,
-            FactState::Unknown => 1,
-            FactState::Ok => 2,
-        });
-        lines
-    }
+        _ => None,
+    });
+    let mut lines: Vec<Line> = known.chain(missing).collect();
+    lines.sort_by_key(|line| match line.state {
+        FactState::Fail => 0,
+        FactState::Unknown => 1,
+        FactState::Ok => 2,
+    });
+    lines
 }
 
 fn plural(verb: &str) -> &str {

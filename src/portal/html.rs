@@ -11,8 +11,12 @@ use crate::policy::draft::Owner;
 const STYLE: &str = include_str!("page.css");
 
 /// The hash is of `page.css`; a test computes it anew.
-pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'sha256-ZWv+PZwNd7TJjO2mC29qucqY3d2G5Uaiu91Ci14IGwc='; \
+pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'sha256-Db6Q4aPaW7unFWhRL2ue7IW3pkXlcUgy+Dm1ukauEgA='; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The same for a page whose button leads back to its own host.
+pub(super) const WITH_A_BUTTON: &str = "default-src 'none'; style-src 'sha256-Db6Q4aPaW7unFWhRL2ue7IW3pkXlcUgy+Dm1ukauEgA='; \
+     base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 pub(super) fn render(page: &Page<'_>, request_id: &str) -> String {
     let tone = Tone::of(page);
@@ -37,7 +41,11 @@ pub(super) fn render(page: &Page<'_>, request_id: &str) -> String {
                         h1 { (page.headline) }
                         p class="lead" { (page.lead) }
                     }
+                    @if let Some((to, says)) = &page.action {
+                        form class="go" method="post" action=(to) { button { (says) } }
+                    }
                     (why(page))
+                    (when(page))
                     (next(page))
                     @if let Some(card) = &page.device { (device(card)) }
                     (help(page, request_id))
@@ -63,6 +71,19 @@ fn why(page: &Page<'_>) -> Markup {
                 h2 id="why" { "Why" }
                 ul class="why" {
                     @for text in texts { li { (icon(18, &format!("{CIRCLE}M8 4.7v3.8M8 11v.1"))) span { (text) } } }
+                }
+            }
+        }
+    }
+}
+
+fn when(page: &Page<'_>) -> Markup {
+    html! {
+        @if !page.deadlines.is_empty() {
+            section aria-labelledby="when" {
+                h2 id="when" { "When" }
+                ul class="why" {
+                    @for line in &page.deadlines { li { (icon(18, &format!("{CIRCLE}M8 4.5V8l2.3 1.7"))) span { (line.text) } } }
                 }
             }
         }
@@ -175,7 +196,9 @@ impl Tone {
     fn of(page: &Page<'_>) -> Self {
         match page.kind {
             Kind::Blocked if page.shut => Self::Stop,
-            Kind::Blocked | Kind::Method | Kind::TooLarge => Self::Mend,
+            Kind::Blocked | Kind::Method | Kind::Path | Kind::Attachment | Kind::LargeResponse | Kind::TooLarge | Kind::Notice => {
+                Self::Mend
+            }
             Kind::Unavailable
             | Kind::TooMany
             | Kind::Malformed
@@ -230,7 +253,7 @@ mod tests {
     fn the_policy_allows_this_style_and_no_other() {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, STYLE.as_bytes());
         let directive = format!("style-src 'sha256-{}';", base64(digest.as_ref()));
-        assert!(CONTENT_SECURITY_POLICY.contains(&directive), "page.css has changed: {directive}");
+        assert!(CONTENT_SECURITY_POLICY.contains(&directive) && WITH_A_BUTTON.contains(&directive), "page.css has changed: {directive}");
         assert!(!STYLE.contains('<'), "the style ends where the page says so");
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::block::Block;
+use super::ladder::deadlines;
+use super::restricted::Restricted;
 use super::words::sentence;
 use super::{App, Refusal, plain};
 use crate::model::{FactState, Reason};
@@ -23,6 +25,11 @@ pub(super) enum Kind {
     Blocked,
     Unavailable,
     Method,
+    Path,
+    Attachment,
+    LargeResponse,
+    /// No refusal: the app is open, and something is to be said before.
+    Notice,
     TooLarge,
     TooMany,
     Malformed,
@@ -40,7 +47,8 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const fn status(self) -> StatusCode {
         match self {
-            Self::Blocked | Self::Method => StatusCode::FORBIDDEN,
+            Self::Blocked | Self::Method | Self::Path | Self::Attachment | Self::LargeResponse => StatusCode::FORBIDDEN,
+            Self::Notice => StatusCode::OK,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Malformed => StatusCode::BAD_REQUEST,
@@ -61,6 +69,10 @@ impl Kind {
             Self::Blocked => "blocked",
             Self::Unavailable => "unavailable",
             Self::Method => "method",
+            Self::Path => "path",
+            Self::Attachment => "attachment",
+            Self::LargeResponse => "large_response",
+            Self::Notice => "notice",
             Self::TooLarge => "too_large",
             Self::TooMany => "too_many",
             Self::Malformed => "malformed",
@@ -82,6 +94,10 @@ impl Kind {
             Self::Blocked => "Access refused",
             Self::Unavailable => "Device could not be checked",
             Self::Method => "Method not open to this device",
+            Self::Path => "Path not open to this device",
+            Self::Attachment => "Downloads not open to this device",
+            Self::LargeResponse => "Response too large for this device",
+            Self::Notice => "Something has to be mended soon",
             Self::TooLarge => "Request too large",
             Self::TooMany => "Too many requests",
             Self::Malformed => "Request not understood",
@@ -115,6 +131,10 @@ pub(super) struct Page<'a> {
     pub steps: Vec<Step<'a>>,
     /// What to do next, after the steps or in their place: whole sentences.
     pub next: Vec<String>,
+    /// What happens when, where a ladder says.
+    pub deadlines: Vec<Deadline<'a>>,
+    /// A button: where it leads, and what it says.
+    pub action: Option<(&'a str, String)>,
     pub device: Option<Card<'a>>,
     /// The device as a whole is out, and nothing on it can be mended.
     pub shut: bool,
@@ -147,6 +167,16 @@ pub(super) struct Step<'a> {
     pub text: &'a str,
     /// Always `http://` or `https://`.
     pub help: Option<&'a str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Deadline<'a> {
+    pub fact: &'a str,
+    /// `restrict` or `block`.
+    pub step: &'static str,
+    /// RFC 3339, in the policy's time zone.
+    pub at: String,
+    pub text: String,
 }
 
 /// The device as its owner knows it.
@@ -183,21 +213,16 @@ impl<'a> Page<'a> {
                 .page();
                 page.owner = Some(policy.owner(decision.done.owner));
                 page.host = Some(host.as_str());
+                page.deadlines = deadlines(policy, decision, now);
                 page
             }
-            Refusal::Method { policy, decision } => {
-                let (title, reasons) = (policy.app_title(decision.app), reasons(policy, decision));
-                let mut page = plain::method(
-                    title,
-                    decision.merged.methods.map_or_else(Vec::new, |set| policy.method_names(set)),
-                    &reasons,
-                    &policy.fixes(decision),
-                );
+            Refusal::Restricted { policy, decision, by, now } => {
+                let mut page = Restricted::of(policy, decision).page(by);
+                page.deadlines = deadlines(policy, decision, now);
                 page.owner = Some(policy.owner(decision.done.owner));
                 page
             }
             Refusal::TooLarge { app, limit } => plain::too_large(limit).for_app(Some(app)),
-            Refusal::TooMany { app, retry_after } => plain::too_many(retry_after).for_app(Some(app)),
             Refusal::Malformed { what } => plain::malformed(what),
             Refusal::HeadTooLarge => plain::head_too_large(),
             Refusal::NoApp => plain::no_app(),
@@ -226,6 +251,8 @@ impl<'a> Page<'a> {
             reasons: Vec::new(),
             steps: Vec::new(),
             next: Vec::new(),
+            deadlines: Vec::new(),
+            action: None,
             device: None,
             shut: false,
             owner: None,
@@ -259,6 +286,6 @@ impl<'a> Page<'a> {
     }
 }
 
-fn reasons<'p>(policy: &'p Policy, decision: &Decision) -> Vec<Reason<'p>> {
+pub(super) fn reasons<'p>(policy: &'p Policy, decision: &Decision) -> Vec<Reason<'p>> {
     decision.done.reasons.as_slice().iter().map(|id| policy.reason(*id)).collect()
 }

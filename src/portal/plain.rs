@@ -1,58 +1,18 @@
-//! The pages of all refusals that are no block decision.
+//! The pages of all refusals that no decision is behind.
 
-use std::time::Duration;
-
-use super::block::steps;
-use super::page::{Kind, NOT_YOUR_DEVICE, Page, SOON, Why};
-use super::words::{size, wait};
+use super::page::{Kind, NOT_YOUR_DEVICE, Page, SOON};
+use super::words::size;
 use crate::model::{Reason, RestrictionKey};
-use crate::policy::draft::Fix;
 
-pub(super) fn method<'a>(title: &'a str, allowed: Vec<&'a str>, reasons: &[Reason<'_>], fixes: &[&'a Fix]) -> Page<'a> {
-    let reading = allowed.iter().all(|method| ["GET", "HEAD", "OPTIONS"].contains(method));
-    let (headline, lead) = match (allowed.as_slice(), reading) {
-        ([], _) => (format!("{title} is not open to this device"), "Nothing can be asked of this app from this device.".to_owned()),
-        (_, true) => (
-            format!("From this device you can only read {title}"),
-            "Saving, sending and deleting are not open to this device. Nothing has been changed.".to_owned(),
-        ),
-        (_, false) => (
-            "This action is not open to this device".to_owned(),
-            format!("In {title}, this device may only make these requests: {}. Nothing has been changed.", allowed.join(", ")),
-        ),
-    };
-    let mut page = Page::new(Kind::Method, headline, lead).code(Reason::Restriction(RestrictionKey::Methods));
-    page.app = Some(title);
-    page.allowed = Some(allowed);
-    page.reasons.extend(reasons.iter().map(Why::of));
-    page.steps = steps(fixes, reasons);
-    page.next(if fixes.is_empty() {
-        "To make changes, use a device that this app trusts more, or ask the team below."
-    } else {
-        "Then try again. It can take a while until a change on the device is noticed here."
-    })
-}
-
+/// Over `limits.body_size`, which holds for everybody.
 pub(super) fn too_large<'a>(limit: u64) -> Page<'a> {
     Page::new(
         Kind::TooLarge,
         "That was too large to send",
-        format!("From this device, this app accepts at most {} at a time. Nothing has been saved.", size(limit)),
+        format!("At most {} are accepted here at a time. Nothing has been saved.", size(limit)),
     )
     .code(Reason::Restriction(RestrictionKey::MaxBody))
-    .next("Send something smaller, or use a device that this app trusts more.")
-}
-
-pub(super) fn too_many<'a>(retry_after: Duration) -> Page<'a> {
-    let seconds = retry_after.as_secs().saturating_add(u64::from(retry_after.subsec_nanos() > 0)).max(1);
-    Page::new(
-        Kind::TooMany,
-        "That was too fast",
-        "This device has sent more requests than this app accepts from it in so short a time.".to_owned(),
-    )
-    .code(Reason::Restriction(RestrictionKey::Requests))
-    .next(format!("Wait {}, then try again.", wait(seconds)))
-    .retry(seconds)
+    .next("Send something smaller.")
 }
 
 pub(super) fn malformed<'a>(what: &'static str) -> Page<'a> {

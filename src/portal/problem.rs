@@ -15,6 +15,8 @@ struct Problem<'a> {
     instance: &'a str,
     reasons: Vec<&'a str>,
     fixes: Vec<Fix<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deadlines: Vec<Deadline<'a>>,
     owner: Option<&'a str>,
     contact: Option<&'a str>,
 }
@@ -26,6 +28,13 @@ struct Fix<'a> {
     help: Option<&'a str>,
 }
 
+#[derive(Serialize)]
+struct Deadline<'a> {
+    fact: &'a str,
+    step: &'a str,
+    at: &'a str,
+}
+
 pub(super) fn json(page: &Page<'_>, request_id: &str) -> Vec<u8> {
     let problem = Problem {
         r#type: format!("urn:vestibule:problem:{}", page.kind.name()),
@@ -35,6 +44,7 @@ pub(super) fn json(page: &Page<'_>, request_id: &str) -> Vec<u8> {
         instance: request_id,
         reasons: page.reasons.iter().map(|why| why.code.as_str()).collect(),
         fixes: page.steps.iter().map(|step| Fix { reason: &step.reason, text: step.text, help: step.help }).collect(),
+        deadlines: page.deadlines.iter().map(|line| Deadline { fact: line.fact, step: line.step, at: &line.at }).collect(),
         owner: page.owner.map(|owner| owner.name.as_str()),
         contact: page.owner.map(|owner| owner.contact.as_str()),
     };
@@ -53,9 +63,10 @@ pub(super) fn grpc(page: &Page<'_>, request_id: &str, headers: &mut HeaderMap) {
     }
 }
 
-/// Headline, lead and the reasons, all as sentences.
+/// Headline, lead, reasons and dates, all as sentences.
 fn detail(page: &Page<'_>) -> String {
-    page.sentences().fold(format!("{}. {}", page.headline, page.lead), |text, sentence| format!("{text} {sentence}."))
+    let deadlines = page.deadlines.iter().map(|deadline| deadline.text.as_str());
+    page.sentences().chain(deadlines).fold(format!("{}. {}", page.headline, page.lead), |text, sentence| format!("{text} {sentence}."))
 }
 
 /// By the meaning of the code, not by the HTTP table of gRPC, which would make every refusal look like a lost connection. A client may repeat
@@ -68,8 +79,8 @@ const fn grpc_status(kind: Kind) -> u16 {
     const INTERNAL: u16 = 13;
     const UNAVAILABLE: u16 = 14;
     match kind {
-        Kind::Blocked | Kind::Method => PERMISSION_DENIED,
-        Kind::TooLarge | Kind::TooMany | Kind::HeadTooLarge => RESOURCE_EXHAUSTED,
+        Kind::Blocked | Kind::Method | Kind::Path | Kind::Attachment | Kind::Notice => PERMISSION_DENIED,
+        Kind::LargeResponse | Kind::TooLarge | Kind::TooMany | Kind::HeadTooLarge => RESOURCE_EXHAUSTED,
         Kind::NoApp | Kind::Upgrade => UNIMPLEMENTED,
         Kind::Unavailable | Kind::UpstreamUnreachable | Kind::LogUnavailable | Kind::Misdirected => UNAVAILABLE,
         Kind::UpstreamTimeout => DEADLINE_EXCEEDED,
@@ -83,7 +94,7 @@ fn percent_encoded(text: &str) -> String {
 }
 
 /// For a part of a URI: only unreserved characters stand for themselves (RFC 3986 section 2.3).
-pub(super) fn uri_encoded(text: &str) -> String {
+pub fn uri_encoded(text: &str) -> String {
     encoded(text, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
 }
 

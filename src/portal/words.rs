@@ -242,6 +242,8 @@ mod tests {
             Reason::RuleMatched,
             Reason::NoRule,
             Reason::AppReport,
+            Reason::Exception("<name>"),
+            Reason::Notice,
             Reason::PostureAge(None),
             Reason::PostureAge(Some("<fact>")),
             Reason::Class("<name>"),

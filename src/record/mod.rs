@@ -21,7 +21,7 @@ pub use self::line::{Connection, fragment, own};
 pub use self::log::{LogError, LogQueue, LogWriter};
 pub use self::past::{Again, Lack, Past};
 pub use self::shard::{Cell, Family, Timer, Writer};
-pub use self::visit::{Case, Labels, RequestId, Visit, hex};
+pub use self::visit::{Case, Cut, Labels, RequestId, Visit, hex};
 use crate::model::{Contradiction, Set};
 use names::{Kind, Metric};
 
@@ -35,6 +35,8 @@ pub struct Record {
     pub request_duration: Arc<Family>,
     pub upstream_duration: Arc<Family>,
     pub bytes: Arc<Family>,
+    pub streams_cut: Arc<Family>,
+    pub exceptions_used: Arc<Family>,
     pub connections: Arc<Family>,
     pub rejected: Arc<Family>,
     pub tls_handshakes: Arc<Family>,
@@ -66,6 +68,8 @@ impl Record {
             request_duration: add(&names::REQUEST_DURATION)?,
             upstream_duration: add(&names::UPSTREAM_DURATION)?,
             bytes: add(&names::BYTES)?,
+            streams_cut: add(&names::STREAMS_CUT)?,
+            exceptions_used: add(&names::EXCEPTIONS_USED)?,
             connections: add(&names::CONNECTIONS)?,
             rejected: add(&names::REJECTED)?,
             tls_handshakes: add(&names::TLS_HANDSHAKES)?,
@@ -92,6 +96,9 @@ impl Record {
         }
         for kind in Contradiction::ALL {
             self.contradictions.cell(Writer::OFFICE, &[kind.as_str()]);
+        }
+        for cut in Cut::OURS {
+            self.streams_cut.cell(Writer::OFFICE, &[cut.as_str()]);
         }
         self.panics.cell(Writer::OFFICE, &[]);
     }

@@ -44,6 +44,8 @@ metrics! {
         "1 when the last connection attempt to this server succeeded, 0 when it failed.";
     BYTES = Kind::Counter, "vestibule_bytes_total", ["app", "class", "direction"],
         "Body bytes: in from clients, out to clients.";
+    STREAMS_CUT = Kind::Counter, "vestibule_streams_cut_total", ["reason"],
+        "Answers that a restriction ended before they were whole.";
     CONNECTIONS = Kind::Gauge, "vestibule_connections", ["listener"],
         "Open client connections.";
     REJECTED = Kind::Counter, "vestibule_rejected_total", ["reason"],
@@ -80,6 +82,10 @@ metrics! {
         "1 for the policy revision in force.";
     REPORT_FLIPS = Kind::Counter, "vestibule_report_flips_total", ["app", "from", "to"],
         "Requests whose effect would have changed were nothing in report mode.";
+    EXCEPTIONS_USED = Kind::Counter, "vestibule_exceptions_used_total", ["exception"],
+        "Answers whose decision an exception had part in.";
+    EXCEPTION_EXPIRY = Kind::Gauge, "vestibule_exception_expiry_timestamp_seconds", ["exception"],
+        "When each exception of the policy ends.";
     DECISION_LOG = Kind::Counter, "vestibule_decision_log_total", ["result"],
         "Lines of the decision log: written, dropped (queue full) or failed (disk).";
     PANICS = Kind::Counter, "vestibule_panics_total", [],

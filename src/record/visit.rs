@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use jiff::Timestamp;
+use smallvec::SmallVec;
 
 use super::{Cell, Desk, Timer, line};
 use crate::model::{Effect, Host};
@@ -49,6 +50,31 @@ pub fn hex(value: u64) -> [u8; 16] {
         pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
     }
     text
+}
+
+/// Why an answer ended before it was whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    App,
+    Client,
+    /// By a restriction, as the next.
+    MaxResponse,
+    MaxStream,
+}
+
+impl Cut {
+    /// Those that are ours: counted.
+    pub const OURS: [Self; 2] = [Self::MaxResponse, Self::MaxStream];
+
+    /// The log's `error`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::App => "upstream.cut",
+            Self::Client => "client.cut",
+            Self::MaxResponse => "restrict.max_response",
+            Self::MaxStream => "restrict.max_stream",
+        }
+    }
 }
 
 /// The label values of a decision.
@@ -144,12 +170,19 @@ impl Ledger {
 #[derive(Debug)]
 pub struct Case {
     counters: Rc<Counters>,
+    exceptions: SmallVec<[Cell; 1]>,
     fragment: Vec<u8>,
 }
 
 impl Case {
     pub fn new(desk: &Desk, labels: &Labels<'_>, fragment: Vec<u8>) -> Rc<Self> {
-        Rc::new(Self { counters: desk.ledger.borrow_mut().counters(desk, labels), fragment })
+        Self::excepting(desk, labels, fragment, [])
+    }
+
+    /// The same, with the names of the exceptions that the decision used.
+    pub fn excepting<'a>(desk: &Desk, labels: &Labels<'_>, fragment: Vec<u8>, names: impl IntoIterator<Item = &'a str>) -> Rc<Self> {
+        let exceptions = names.into_iter().map(|name| desk.record.exceptions_used.cell(desk.writer, &[name])).collect();
+        Rc::new(Self { counters: desk.ledger.borrow_mut().counters(desk, labels), exceptions, fragment })
     }
 }
 
@@ -182,6 +215,13 @@ pub(super) struct Open {
 impl Open {
     pub fn fragment(&self) -> &[u8] {
         self.case.as_ref().map(|case| case.fragment.as_slice()).unwrap_or_default()
+    }
+
+    fn cut(&mut self, cut: Cut) {
+        self.error = self.error.or(Some(cut.as_str()));
+        if Cut::OURS.contains(&cut) {
+            self.desk.record.streams_cut.cell(self.desk.writer, &[cut.as_str()]).add(1);
+        }
     }
 }
 
@@ -264,6 +304,11 @@ impl Visit {
         self.edit(|open| open.case = Some(case));
     }
 
+    /// Its time was over before the app's answer began.
+    pub fn late(&mut self) {
+        self.edit(|open| open.cut(Cut::MaxStream));
+    }
+
     /// Why the app gave no answer.
     pub fn failed(&mut self, error: &'static str) {
         self.edit(|open| open.error = Some(error));
@@ -280,12 +325,14 @@ impl Visit {
 
     /// The answer begins. What is given back is to be called when its body ends, with the bytes of both bodies, and why it ended too early if it
     /// did; dropped uncalled it closes the record all the same.
-    pub fn finish(mut self, status: StatusCode) -> impl FnOnce(u64, u64, Option<&'static str>) {
+    pub fn finish(mut self, status: StatusCode) -> impl FnOnce(u64, u64, Option<Cut>) {
         self.edit(|open| open.status = status.as_u16());
         move |bytes_in, bytes_out, cut| {
             self.edit(|open| {
                 (open.bytes_in, open.bytes_out) = (bytes_in, bytes_out);
-                open.error = open.error.or(cut);
+                if let Some(cut) = cut {
+                    open.cut(cut);
+                }
             });
         }
     }
@@ -310,6 +357,7 @@ impl Visit {
         counters.request.observe(open.started.elapsed());
         counters.bytes_in.add(open.bytes_in);
         counters.bytes_out.add(open.bytes_out);
+        case.exceptions.iter().for_each(|used| used.add(1));
         if desk.logs() {
             open.case = Some(case);
             desk.write(|out, clock| line::write(out, clock, &open));

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 
-use super::{Body, Client, Ended, Failure, Identity, Order, Up, Upstreams, send};
+use super::{Body, Bounds, Client, Ended, Failure, Identity, Order, Up, Upstreams, send};
 use crate::config::FingerprintHeaders;
 use crate::config::{Balance, HostHeader, Limits, Route, Server, Timeouts, Upstream};
 use crate::model::{Effect, Mode};
@@ -126,6 +126,7 @@ struct Setup {
     routes: Vec<Route>,
     limits: Limits,
     merged: Merged,
+    bounds: Bounds,
     watched: bool,
 }
 
@@ -143,6 +144,7 @@ impl Setup {
             }],
             limits: limits(),
             merged: Merged::default(),
+            bounds: Bounds::default(),
             watched: false,
         }
     }
@@ -160,17 +162,18 @@ impl Setup {
         let ended = Rc::new(RefCell::new(Vec::new()));
         let front = Front { address, upstreams, up, failures, ended };
         let served = front.clone();
-        let merged = self.merged;
+        let bounded = (self.merged, Rc::new(self.bounds));
         let watched = self.watched;
         spawn_local(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let served = served.clone();
+                let bounded = bounded.clone();
                 spawn_local(async move {
                     let mut first = [0; 3];
                     stream.peek(&mut first).await.unwrap();
                     let client = Rc::new(Client::new("192.0.2.7".parse().unwrap(), true));
-                    let service = service_fn(move |request| gate(served.clone(), merged, Rc::clone(&client), request));
+                    let service = service_fn(move |request| gate(served.clone(), bounded.clone(), Rc::clone(&client), request));
                     if &first == b"PRI" {
                         let io = TokioIo::new(stream);
                         let _ = hyper::server::conn::http2::Builder::new(Local).serve_connection(io, service).await;
@@ -207,8 +210,15 @@ impl Front {
     }
 }
 
+type Bounded = (Merged, Rc<Bounds>);
+
 /// As much of the gate as a delivery needs.
-async fn gate(front: Front, merged: Merged, client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn gate(
+    front: Front,
+    (merged, bounds): Bounded,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let refused = |status: u16| Response::builder().status(status).body(Body::full("refused")).unwrap();
     let authority = request::authority_of(request.uri(), request.headers()).map(|a| (a.to_host(), a.port));
     let path = request::path(request.uri().path(), &request::PathOptions::STRICT).map(|path| path.into_owned());
@@ -216,7 +226,16 @@ async fn gate(front: Front, merged: Merged, client: Rc<Client>, request: Request
     let (Ok((host, port)), Ok(path), Ok(())) = (authority, path, framing) else { return Ok(refused(400)) };
     let identity = Identity::new(Some("laptop-7"), "corporate", "healthy", Effect::Forward, []);
     let request_id = HeaderValue::from_static("0190c3a1b2c34d5e8f90a1b2c3d4e5f6");
-    let order = Order { app: AppId(0), host: &host, port, path: &path, client: &client, request_id: &request_id, identity: &identity };
+    let order = Order {
+        app: AppId(0),
+        host: &host,
+        port,
+        path: &path,
+        client: &client,
+        request_id: &request_id,
+        identity: &identity,
+        bounds: &bounds,
+    };
     let upstreams = Rc::clone(&front.upstreams.borrow());
     Ok(match send(permit(merged), &order, &upstreams, request).await {
         Ok(sent) => {
@@ -227,6 +246,7 @@ async fn gate(front: Front, merged: Merged, client: Rc<Client>, request: Request
             let status = match &failure {
                 Failure::Unreachable(_) | Failure::Broken(_) => 502,
                 Failure::Timeout => 504,
+                Failure::Restricted { .. } => 403,
                 Failure::BodyTooLarge { .. } => 413,
                 Failure::ClientTimeout => 408,
                 Failure::ClientGone => 400,
