@@ -475,7 +475,6 @@ fn every_word_of_the_language_is_used_somewhere() {
         "cap",
         "rule",
         "owner_rule",
-        "test",
         "fix",
         "source",
     ] {
