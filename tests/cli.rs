@@ -11,11 +11,15 @@ use std::process::Command;
 use serde_json::Value;
 use support::{Config, Curl, Lab, Origin, Proxy, Reply, Run, program};
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 24] = [
     "",
     "run",
     "check",
     "explain",
+    "replay",
+    "policy",
+    "policy history",
+    "policy show",
     "devices",
     "devices list",
     "devices show",
@@ -103,6 +107,11 @@ fn wrong_usage_is_exit_2() {
         "check -c x.yaml --frobnicate",
         "explain -c x.yaml",
         "explain --app wiki",
+        "policy",
+        "policy history",
+        "policy -c x.yaml history --limit 0",
+        "policy -c x.yaml history --format csv",
+        "policy -c x.yaml show",
         "devices",
         "devices -c x.yaml",
         "devices list",

@@ -128,7 +128,7 @@ fn the_sample_configuration_is_good() {
     assert_eq!(configuration.routes.len(), 4);
     assert_eq!(configuration.routes.len(), configuration.policy.apps.len());
     assert_eq!(configuration.store.path, here("config/../data/vestibule.db"));
-    assert_eq!(configuration.policy.layers.len(), 2);
+    assert_eq!(configuration.policy.layers.len(), 3);
     assert_eq!(configuration.policy.layers[0].apps.len(), 2, "payroll and invoices");
     assert_eq!(configuration.limits.handshake, Duration::from_secs(10));
     assert_eq!(configuration.limits.body_size, Some(1 << 30));

@@ -551,7 +551,16 @@ fn the_policy_that_the_guide_builds_is_good_and_so_is_each_recipe() {
     assert!(recipes.len() >= 6);
     for recipe in recipes {
         let shown = recipe.to_string();
-        let told = check(&documented_lab(|whole| add(whole, recipe)));
+        // A recipe changes what the guide's own tests say.
+        let lab = documented_lab(|whole| {
+            whole.as_object_mut().unwrap().remove("tests");
+            add(whole, recipe);
+        });
+        let owner = std::fs::read_to_string(lab.path("policy.d/knowledge.yaml")).unwrap();
+        let mut owner = tree(&owner);
+        owner.as_object_mut().unwrap().remove("tests");
+        lab.write("policy.d/knowledge.yaml", &owner.to_string());
+        let told = check(&lab);
         assert!(told.contains(": ok, 0 warnings; "), "{shown}: {told}");
     }
 }

@@ -14,11 +14,13 @@ use super::situation;
 use crate::config;
 use crate::policy::Policy;
 
+const HELP: &str = "\
+Every line is decided by the same engine that decides requests, from what was known then: the device's record and facts, the wire, the request \
+and its time. Whether a request went beyond a rate is no part of a decision, and restrictions are compared by their names.";
+
 /// Decide the requests of a decision log anew, and show whom the configuration would treat otherwise
-///
-/// Every line is decided by the same engine that decides requests, from what was known then: the device's record and facts, the wire, the request
-/// and its time. Whether a request went beyond a rate is no part of a decision, and restrictions are compared by their names.
 #[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct Args {
     /// The configuration that is tried.
     #[arg(short, long, value_name = "FILE")]
