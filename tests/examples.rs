@@ -524,7 +524,11 @@ fn documented() -> (Value, Value, Vec<Value>) {
         match heading.as_str() {
             "Recipes" => recipes.push(part),
             _ if part.get("owner").is_some() => owner = part,
-            _ => add(&mut whole, part),
+            _ => {
+                let keys = part.as_object().unwrap().keys().filter(|key| *key != "posture");
+                keys.for_each(|key| assert!(whole.get(key).is_none(), "{heading}: `{key}` stands twice"));
+                add(&mut whole, part);
+            }
         }
     }
     (whole, owner, recipes)

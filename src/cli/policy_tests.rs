@@ -28,7 +28,7 @@ impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: error: the test `{}` fails: {}", self.at, self.name, self.problems.join("; "))?;
         for line in self.explanation.lines() {
-            writeln!(f, "{}", if line.is_empty() { String::new() } else { format!("  | {line}") })?;
+            writeln!(f, "{}", format!("  | {line}").trim_end())?;
         }
         Ok(())
     }
@@ -169,6 +169,7 @@ fn shortened<'a>(mut told: Explanation<'a>, expect: &Expect) -> Explanation<'a> 
     };
     let keep = |step: &Step<'_>| mattered(step) || by_effect(step);
     told.guardrails.retain(keep);
+    told.ladders.retain(keep);
     told.layers.retain(keep);
     told.rules.retain(keep);
     told.caps.retain(mattered);
