@@ -119,7 +119,7 @@ type Opened = (Bound, Vec<TcpListener>);
 /// Nothing is left running.
 pub fn start(path: &Path) -> Result<Running, Error> {
     let loaded = config::load(path).map_err(Error::Configuration)?;
-    let config::Loaded { configuration, warnings, texts } = loaded;
+    let config::Loaded { configuration, warnings, texts, .. } = loaded;
     let record = Arc::new(Record::new()?);
     let entrances = entrances(&configuration, &Entrances::default())?;
     // What leaves a trace on the disk comes last, so that a start that fails leaves none.

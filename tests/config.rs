@@ -134,6 +134,43 @@ fn the_sample_configuration_is_good() {
     assert_eq!(configuration.limits.body_size, Some(1 << 30));
 }
 
+/// What `check --print` prints, cut into the files that it was made from.
+fn printed(files: &[(PathBuf, Vec<u8>)]) -> Vec<(PathBuf, Vec<u8>)> {
+    let text = config::effective(files);
+    let documents: Vec<&str> = text.split("\n---\n").collect();
+    assert_eq!(documents.len(), files.len(), "{text}");
+    files.iter().zip(documents).map(|((path, _), document)| (path.clone(), format!("{document}\n").into_bytes())).collect()
+}
+
+/// All that a configuration is, but for the name of its text and where its tests stand.
+fn substance(files: &[(PathBuf, Vec<u8>)]) -> String {
+    let shown = || files.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes)).collect::<String>();
+    let mut configuration = config::parse(files).unwrap_or_else(|report| panic!("{report}\n{}", shown())).configuration;
+    configuration.policy.revision.clear();
+    configuration.tests.iter_mut().for_each(|test| test.at.clear());
+    format!("{configuration:#?}")
+}
+
+#[test]
+fn the_configuration_in_effect_is_the_same_configuration() {
+    let sample = ["config/vestibule.yaml", "config/policy.d/finance.yaml"].map(|path| (here(path), std::fs::read(here(path)).unwrap()));
+    let good = Case::all().into_iter().filter(|(_, case)| case.report().1).map(|(_, case)| case.files);
+    let mut count = 0;
+    for files in good.chain([sample.to_vec()]) {
+        let again = printed(&files);
+        assert_eq!(substance(&files), substance(&again));
+        assert_eq!(config::effective(&again), config::effective(&files), "what is printed is printed the same");
+        count += 1;
+    }
+    assert!(count > 10, "{count}");
+    let text = config::effective(&sample);
+    for default in
+        ["time_zone: UTC\n", "handshake: \"10s\"\n", "      slashes: merge\n", "  rotate: \"1GiB\"\n", "        connect: \"2s\"\n"]
+    {
+        assert!(text.contains(default), "{default}{text}");
+    }
+}
+
 #[test]
 fn the_schema_file_is_up_to_date() {
     up_to_date("config/vestibule.schema.json", &config::schema());

@@ -73,7 +73,9 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(text)) => {
-            let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+            if !text.is_empty() {
+                let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+            }
             ExitCode::from(1)
         }
     }

@@ -1,7 +1,7 @@
 //! What changed from one text of the configuration to the next, by its keys rather than by its lines.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::report::Findings;
 use super::text;
@@ -16,11 +16,12 @@ pub const MOST_LINES: usize = 50;
 pub struct Texts(pub Vec<(String, String)>);
 
 impl Texts {
-    pub fn of(files: &[(PathBuf, Vec<u8>)]) -> Self {
-        let folder = files.first().and_then(|(main, _)| main.parent()).unwrap_or_else(|| Path::new(""));
-        let named = files.iter().map(|(path, bytes)| {
-            let name = path.strip_prefix(folder).unwrap_or(path).display().to_string();
-            (name, redacted(&String::from_utf8_lossy(bytes)))
+    /// Of files by their paths, the main file first.
+    pub fn of<'a>(files: impl Iterator<Item = (&'a Path, &'a str)>) -> Self {
+        let mut folder = None;
+        let named = files.map(|(path, text)| {
+            let folder = folder.get_or_insert_with(|| path.parent().unwrap_or_else(|| Path::new("")));
+            (path.strip_prefix(folder).unwrap_or(path).display().to_string(), redacted(text))
         });
         Self(named.collect())
     }
@@ -271,7 +272,7 @@ mod tests {
     use super::*;
 
     fn texts(main: &str) -> Texts {
-        Texts::of(&[("conf/vestibule.yaml".into(), main.as_bytes().to_vec())])
+        Texts::of([(Path::new("conf/vestibule.yaml"), main)].into_iter())
     }
 
     fn changes(before: &str, after: &str) -> Vec<String> {
@@ -347,10 +348,13 @@ apps:
 
     #[test]
     fn owners_files_by_their_names() {
-        let main = ("conf/vestibule.yaml".into(), b"a: 1".to_vec());
-        let file = |name: &str, text: &str| (PathBuf::from(format!("conf/policy.d/{name}")), text.as_bytes().to_vec());
-        let before = Texts::of(&[main.clone(), file("a.yaml", "owner: a"), file("b.yaml", "owner: b")]);
-        let after = Texts::of(&[main, file("b.yaml", "owner: b\nrules: [{name: r, then: block}]"), file("c.yaml", "owner: c")]);
+        let of = |files: &[(&str, &str)]| {
+            let main = ("conf/vestibule.yaml", "a: 1");
+            let all: Vec<_> = [main].iter().chain(files).copied().collect();
+            Texts::of(all.iter().map(|(name, text)| (Path::new(*name), *text)))
+        };
+        let before = of(&[("conf/policy.d/a.yaml", "owner: a"), ("conf/policy.d/b.yaml", "owner: b")]);
+        let after = of(&[("conf/policy.d/b.yaml", "owner: b\nrules: [{name: r, then: block}]"), ("conf/policy.d/c.yaml", "owner: c")]);
         assert_eq!(after.changes_since(&before), ["policy.d/a.yaml: removed", "policy.d/b.yaml: rules: added", "policy.d/c.yaml: added"]);
         assert_eq!(after.0.first().map(|(name, _)| name.as_str()), Some("vestibule.yaml"));
     }

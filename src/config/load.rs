@@ -12,7 +12,7 @@ use super::report::{Place, Report};
 use super::serving::{Holds, NamedFile};
 use super::text::LARGEST;
 use super::typing::Parsed;
-use super::{Loaded, Texts, certificates, signatures};
+use super::{Configuration, Loaded, certificates, signatures};
 
 /// More owners' files than this are no policy.
 const MOST_FILES: usize = 10_000;
@@ -71,17 +71,27 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     if of_table.is_none() {
         parsed.look_up_stacks(&known);
     }
-    let (mut configuration, warnings) = match (parsed.finish(), of_table) {
-        (Ok(whole), None) => whole,
-        (Ok((_, report)) | Err(report), Some(of_table)) => return Err(report.and(of_table)),
+    let mut loaded = match (parsed.finish(), of_table) {
+        (Ok(loaded), None) => loaded,
+        (Ok(Loaded { warnings: report, .. }) | Err(report), Some(of_table)) => return Err(report.and(of_table)),
         (Err(report), None) => return Err(report),
     };
+    let configuration = &mut loaded.configuration;
     configuration.known = known;
     configuration.policy_dir = policy_dir.and_then(|folder| std::path::absolute(folder).ok());
     for file in &mut configuration.files {
         *file = std::path::absolute(&file).map_err(|why| Report::of_file(file, why.to_string()))?;
     }
-    Ok(Loaded { configuration, warnings, texts: Texts::of(&files) })
+    Ok(loaded)
+}
+
+/// What a configuration was loaded from, in its order.
+///
+/// # Errors
+/// A file that cannot be read any more.
+pub fn files(configuration: &Configuration) -> Result<Vec<(PathBuf, Vec<u8>)>, Report> {
+    let whole = |path: &PathBuf| Ok((path.clone(), read(path, LARGEST).map_err(|why| Report::of_file(path, why))?));
+    configuration.files.iter().map(whole).collect()
 }
 
 /// The files of `policy_dir` by name. Others than `*.yaml` and hidden ones are passed over.

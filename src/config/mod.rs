@@ -7,6 +7,7 @@ mod apps;
 mod certificates;
 mod condition;
 mod diff;
+mod effective;
 mod grants;
 mod lint;
 mod load;
@@ -32,7 +33,8 @@ mod yaml;
 use std::path::{Path, PathBuf};
 
 pub use diff::{MOST_LINES, Texts};
-pub use load::load;
+pub use effective::effective;
+pub use load::{files, load};
 pub use reference::reference;
 pub use report::{Diagnostic, Level, Report, Stage};
 pub use schema::schema;
@@ -48,6 +50,8 @@ pub struct Loaded {
     pub warnings: Report,
     /// What it was read from.
     pub texts: Texts,
+    /// Where the policy's exceptions stand, in their order, with nothing said of them: whoever knows the time may have to.
+    pub exceptions: Vec<Diagnostic>,
 }
 
 /// Reads files' bytes, the main file first, then owners' files. Pure: what `policy_dir` names is what was given, certificates and keys are
@@ -59,6 +63,5 @@ pub fn parse(files: &[(PathBuf, Vec<u8>)]) -> Result<Loaded, Report> {
     let folder = files.first().and_then(|(main, _)| main.parent()).unwrap_or_else(|| Path::new(""));
     let mut parsed = typing::Parsed::new(files, folder, 1);
     parsed.look_up_stacks(&signatures::builtin_alone());
-    let (configuration, warnings) = parsed.finish()?;
-    Ok(Loaded { configuration, warnings, texts: Texts::of(files) })
+    parsed.finish()
 }

@@ -23,6 +23,11 @@ impl<'a> Obj<'a> {
         Self { shape, node: Some(node), place: node.place }
     }
 
+    /// All defaults.
+    pub fn absent(shape: &'static Shape) -> Self {
+        Self { shape, node: None, place: Place::of_file(0) }
+    }
+
     /// Whether the map itself stands in the file.
     pub fn present(&self) -> bool {
         self.node.is_some()

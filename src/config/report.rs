@@ -229,6 +229,22 @@ impl Spot {
 }
 
 impl Diagnostic {
+    /// A place, with nothing said of it.
+    pub(super) fn at(files: &[PathBuf], place: Place, key: String, line: Option<String>) -> Self {
+        let spot = Spot::new(files.get(place.file).cloned().unwrap_or_default(), place, line);
+        Self { level: Level::Warning, stage: Stage::Meaning, key, message: String::new(), spot, other: None }
+    }
+
+    /// The same place, with something to say of it.
+    pub fn saying(&self, message: String) -> Self {
+        Self { message, ..self.clone() }
+    }
+
+    /// The other place that belongs to it, as `position`, and what stands there.
+    pub fn other(&self) -> Option<((&Path, usize, usize), &str)> {
+        self.other.as_ref().map(|(spot, what)| ((spot.file.as_path(), spot.line, spot.column), what.as_str()))
+    }
+
     /// The file as it was named to the loader, the line and the column, both from 1.
     pub fn position(&self) -> (&Path, usize, usize) {
         (&self.spot.file, self.spot.line, self.spot.column)
@@ -286,6 +302,12 @@ impl Report {
     pub(super) fn and(mut self, mut other: Self) -> Self {
         self.items.append(&mut other.items);
         self.dropped += other.dropped;
+        self
+    }
+
+    /// Followed by what was found by other means.
+    pub fn with(mut self, more: impl IntoIterator<Item = Diagnostic>) -> Self {
+        self.items.extend(more);
         self
     }
 

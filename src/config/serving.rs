@@ -195,10 +195,12 @@ impl<'a> Serving<'a> {
             "-" => LogTarget::StandardOutput,
             path => LogTarget::File(self.folder.join(path)),
         };
-        if target == LogTarget::StandardOutput && obj.get("rotate").is_some() {
+        let rotate = obj.size("rotate");
+        let asked = rotate != Obj::absent(&shapes::DECISION_LOG).size("rotate");
+        if target == LogTarget::StandardOutput && asked {
             out.warn(obj.place_of_key("rotate"), "standard output is not rotated");
         }
-        Some(DecisionLog { target, rotate: obj.size("rotate").unwrap_or_default(), required: obj.flag("required") })
+        Some(DecisionLog { target, rotate: rotate.unwrap_or_default(), required: obj.flag("required") })
     }
 }
 

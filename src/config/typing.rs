@@ -6,11 +6,12 @@ use super::grants::Granted;
 use super::lint::{Whole, lint};
 use super::names::Names;
 use super::obj::Obj;
-use super::report::{Findings, Place, Report};
+use super::report::{Diagnostic, Findings, Place, Report};
 use super::serving::{NamedFile, Serving};
 use super::typed::{Configuration, FingerprintHeaders};
 use super::walk::nearest;
 use super::yaml::{self, Node, Value};
+use super::{Loaded, Texts};
 use super::{apps, grants, policy_tests, rules, shapes, signatures, text, walk};
 use crate::fingerprint::Known;
 use crate::policy::draft::{Draft, HostPattern};
@@ -29,6 +30,8 @@ pub struct Parsed {
     pub hosts: Vec<(HostPattern, Place)>,
     /// Stacks that conditions name, and where.
     stacks: Vec<(String, Place)>,
+    /// Where exceptions stand.
+    exceptions: Vec<Place>,
 }
 
 impl Parsed {
@@ -47,6 +50,7 @@ impl Parsed {
             named: Vec::new(),
             hosts: Vec::new(),
             stacks: Vec::new(),
+            exceptions: Vec::new(),
         };
         parsed.read(files, folder, cpus);
         parsed
@@ -113,6 +117,7 @@ impl Parsed {
         if out.errors() == 0 && !out.incomplete() {
             lint(Whole { main, owned: &owned, names: &names, policy: &policy }, out);
         }
+        self.exceptions = main.objects("exceptions", &shapes::EXCEPTION).map(|obj| obj.place_of("until")).collect();
         self.named = serving.files;
         self.hosts = hosts;
         self.stacks = names.stacks.into_inner();
@@ -143,23 +148,26 @@ impl Parsed {
     }
 
     /// Adds what the loader found, and gives the configuration with its warnings, or everything that is wrong.
-    pub fn finish(self) -> Result<(Configuration, Report), Report> {
-        let Self { files, texts, trees, findings, configuration, .. } = self;
+    pub fn finish(self) -> Result<Loaded, Report> {
+        let Self { files, texts, trees, findings, configuration, exceptions, .. } = self;
         let errors = findings.errors();
         let key = |place: Place| {
             let tree = trees.get(place.file).and_then(Option::as_ref);
             tree.zip(place.node).map(|(tree, node)| tree.path_to(node)).unwrap_or_default()
         };
         // Split once: a report has hundreds of places, a file millions of lines.
-        let lines: Vec<Vec<&str>> =
-            texts.iter().map(|text| if findings.is_empty() { Vec::new() } else { text.lines().collect() }).collect();
+        let silent = findings.is_empty() && exceptions.is_empty();
+        let lines: Vec<Vec<&str>> = texts.iter().map(|text| if silent { Vec::new() } else { text.lines().collect() }).collect();
         let line =
             |place: Place| lines.get(place.file).and_then(|lines| lines.get(place.line.saturating_sub(1))).map(|line| (*line).to_owned());
         let report = findings.report(&files, key, line);
-        match configuration {
-            Some(configuration) if errors == 0 => Ok((configuration, report)),
-            _ => Err(report),
-        }
+        let configuration = match configuration {
+            Some(configuration) if errors == 0 => configuration,
+            _ => return Err(report),
+        };
+        let exceptions = exceptions.into_iter().map(|place| Diagnostic::at(&files, place, key(place), line(place))).collect();
+        let texts = Texts::of(files.iter().map(PathBuf::as_path).zip(texts.iter().map(String::as_str)));
+        Ok(Loaded { configuration, warnings: report, exceptions, texts })
     }
 }
 
