@@ -254,6 +254,10 @@ fn memoised(bencher: Bencher<'_, '_>, apps: u32) {
             identity,
             case: Case::new(&desk, &labels, Vec::new()),
             refused: Default::default(),
+            told: None,
+            noticed: Default::default(),
+            mend: Default::default(),
+            permissions_policy: None,
             made,
         };
         let mut memo = Memo::default();
@@ -266,6 +270,18 @@ fn memoised(bencher: Bencher<'_, '_>, apps: u32) {
 #[divan::bench(args = APPS)]
 fn forwarded(bencher: Bencher<'_, '_>, apps: u32) {
     first_decision(bencher, apps, laptop(true), Effect::Forward);
+}
+
+/// What would earn more: worked out for the page of a refused request, once for a decision.
+#[divan::bench(args = APPS)]
+fn mended(bencher: Bencher<'_, '_>, apps: u32) {
+    let (policy, standing, host) = (policy(apps), laptop(false), host(apps / 2));
+    let app = policy.app_at(&host, PATH).expect("an app");
+    with_inputs(&standing, &host, |inputs| {
+        let decision = policy.decide(app, &inputs);
+        assert_eq!(policy.mend(app, &inputs).mend().map(|mend| mend.effect), Some(Effect::Forward));
+        bencher.bench_local(|| policy.to_mend(black_box(&decision), black_box(&inputs)));
+    });
 }
 
 /// With the reasons why it is not forwarded.

@@ -32,7 +32,7 @@ use crate::fingerprint::Known as Signatures;
 use crate::forward::{Body, Bounds, End, Identity, Rates, Up, Upstreams, fingerprints};
 use crate::identify::ClientTrust;
 use crate::model::{Mode, Reason, RestrictionKey, Standing};
-use crate::policy::{Decision, Given, Http, Inputs, Permit, Policy, RuleRef};
+use crate::policy::{Decision, Given, Http, Inputs, Permit, Policy};
 use crate::portal::Told;
 use crate::posture::{Memory, Posture};
 use crate::record::{Case, Cut, Desk, Labels, Visit, fragment};
@@ -111,7 +111,7 @@ pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body
                     Ok(()) => send(conn, &house, (permit, &ask, &ruling), request, &mut visit).await,
                     Err(refusal) => page(&refusal, request, &visit),
                 },
-                None => page(&blocked(&house, &ask, &ruling, &visit), request, &visit),
+                None => page(&blocked(conn, &house, (&ask, &ruling), &request, &visit), request, &visit),
             }
         }
     };
@@ -198,6 +198,7 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
         identity,
         case: Rc::clone(&case),
         refused: Default::default(),
+        mend: Default::default(),
         told,
         noticed: Default::default(),
         made: began,
@@ -228,7 +229,7 @@ fn case(desk: &Desk, policy: &Policy, decision: &Decision, refused: Option<&str>
         decided: decided.effect,
         done: decision.done.effect,
     };
-    let exceptions = decision.exceptions.as_slice().iter().map(|index| policy.rule_name(decision.app, RuleRef::Exception(*index)));
+    let exceptions = decision.exceptions.as_slice().iter().map(|index| policy.exception(*index).name.as_str());
     Case::excepting(desk, &labels, line, exceptions)
 }
 

@@ -112,6 +112,12 @@ fn wrong_usage_is_exit_2() {
         "policy -c x.yaml history --limit 0",
         "policy -c x.yaml history --format csv",
         "policy -c x.yaml show",
+        "explain -c x.yaml --app wiki --request 0123",
+        "explain -c x.yaml --app wiki --log x.jsonl",
+        "replay",
+        "replay -c x.yaml",
+        "replay --log x.jsonl",
+        "replay -c x.yaml --log x.jsonl --format yaml",
         "devices",
         "devices -c x.yaml",
         "devices list",
@@ -142,6 +148,7 @@ fn a_file_that_is_not_there_is_named() {
         "run -c none.yaml",
         "check -c none.yaml",
         "explain -c none.yaml --app wiki",
+        "replay -c none.yaml --log none.jsonl",
         "devices -c none.yaml list",
         "devices -c none.yaml set a user=b",
         "devices --store sqlite://none.db list",
@@ -428,7 +435,12 @@ fn explain_says_what_the_proxy_does() {
         assert!(decision.starts_with(effect) && decision.ends_with(&format!("by rule {}", line["rule"].as_str().unwrap())), "{line}");
     }
     let fix = lab.vestibule(&["explain", "-c", "vestibule.yaml", "--app", "wiki", "--device", "open"]).succeeded().stdout;
-    assert!(fix.contains("fix      Set a screen lock (https://help.corp.example/lock)"), "{fix}");
+    assert!(
+        fix.contains(
+            "\nSmallest fix, to forward\n  posture.screen_lock is fail, wanted ok: Set a screen lock (https://help.corp.example/lock)\n"
+        ),
+        "{fix}"
+    );
     let changed =
         lab.vestibule(&["explain", "-c", "vestibule.yaml", "--app", "wiki", "--device", "open", "--set", "posture.screen_lock=ok"]);
     assert!(changed.succeeded().stdout.contains("\nDecision: forward, by rule managed\n"));

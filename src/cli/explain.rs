@@ -1,8 +1,9 @@
 //! `vestibule explain`: the decision for one request, and why.
 
+mod json;
+mod past;
 pub(super) mod print;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::model::Device;
 use crate::policy::Policy;
 use crate::posture;
 use crate::posture::store::{Access, Store};
+use crate::record::Past;
 
 /// How long the store may be busy with another process.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,8 +28,14 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     pub config: PathBuf,
     /// The app that is asked for, by its name.
-    #[arg(long, value_name = "NAME")]
-    pub app: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "request")]
+    pub app: Option<String>,
+    /// A request that was decided, by its id in the decision log: the configuration decides it anew, from what was known then.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["app", "device", "method", "path", "sets"])]
+    pub request: Option<String>,
+    /// The decision log to find the request in; by default the configuration's, and the one that was rotated away.
+    #[arg(long, value_name = "FILE", requires = "request")]
+    pub log: Option<PathBuf>,
     /// The device that asks, by its id in the store; without it one that nobody knows, unless `--set` describes one.
     #[arg(long, value_name = "ID")]
     pub device: Option<String>,
@@ -41,6 +49,15 @@ pub struct Args {
     /// `net.zone=office`, `http.header.x-team=ops`. An empty value takes a field out of the record. May be repeated.
     #[arg(long = "set", value_name = "SIGNAL=VALUE")]
     pub sets: Vec<String>,
+    /// How to show the result.
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
@@ -49,8 +66,49 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let told = |error: posture::Error| Failure::from(error).0;
         Store::open(&configuration.store.path, Access::Read, PATIENCE).map_err(told)?.device(id).map_err(told)
     };
-    let text = explain(&args, &loaded.configuration, lookup, Timestamp::now())?;
-    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+    let text = match &args.request {
+        Some(id) => {
+            let line = past::find(id, args.log.as_deref(), &loaded.configuration)?;
+            explain_past(&line, &loaded.configuration, args.format)?
+        }
+        None => explain(&args, &loaded.configuration, lookup, Timestamp::now())?,
+    };
+    super::print::print(&text)
+}
+
+/// A decided request by this configuration, and what was decided then.
+fn explain_past(line: &[u8], configuration: &Configuration, format: Format) -> Result<String, Failure> {
+    let policy = Policy::compile(configuration.policy.clone());
+    let past = Past::parse(line).map_err(|error| Failure(format!("the request's line in the log is damaged: {error}")))?;
+    let (app, again) = past::again(&past, &policy)?;
+    let inputs = again.inputs(&policy);
+    let (told, search) = (policy.explain(app, &inputs), policy.mend(app, &inputs));
+    let revision = past.policy_rev.as_deref().unwrap_or("-");
+    let by_another = revision != policy.revision();
+    if format == Format::Json {
+        let mut value = json::explanation(&policy, &inputs, &told, &search);
+        value["then"] = serde_json::json!({
+            "request_id": &*past.request_id, "policy_rev": revision, "app": &*past.app, "effect": &*past.effect, "mode": &*past.mode,
+            "would": &*past.would, "rule": past.rule.as_deref(), "reasons": past.reasons.iter().map(|reason| &**reason).collect::<Vec<_>>(),
+        });
+        return Ok(format!("{value:#}\n"));
+    }
+    let shown = |text: &str| text.escape_debug().to_string();
+    let rule = past.rule.as_deref().map(|rule| format!(", by {}", shown(rule))).unwrap_or_default();
+    let reasons = past.reasons.iter().map(|reason| shown(reason)).collect::<Vec<_>>().join(", ");
+    let note = if by_another { format!("; what follows is by policy {}, the configuration's", policy.revision()) } else { String::new() };
+    let then = format!(
+        "Asked    {} at {}\nThen     {}{rule} ({reasons}), by policy {}{note}\n",
+        shown(&past.request_id),
+        shown(&past.ts),
+        shown(&past.effect),
+        shown(revision),
+    );
+    let mut text = then + &print::explanation(&policy, &inputs, &told, &search);
+    if *past.app != *policy.app_name(app) {
+        text.push_str(&format!("\nNote: it went to the app {} then.\n", shown(&past.app)));
+    }
+    Ok(text)
 }
 
 /// The text for standard output. `lookup` finds a device in the configuration's store; its error is complete.
@@ -61,9 +119,10 @@ pub fn explain(
     now: Timestamp,
 ) -> Result<String, Failure> {
     let policy = Policy::compile(configuration.policy.clone());
-    let Some(app) = policy.app_named(&args.app) else {
+    let named = args.app.as_deref().unwrap_or_default();
+    let Some(app) = policy.app_named(named) else {
         let names = configuration.policy.apps.iter().map(|app| app.name.as_str());
-        return Err(Failure(format!("no app named `{}`{}", args.app, nearest(&args.app, names))));
+        return Err(Failure(format!("no app named `{named}`{}", nearest(named, names))));
     };
     let device = match &args.device {
         None => None,
@@ -81,13 +140,13 @@ pub fn explain(
     let situation = situation.settle()?;
     let elsewhere = policy.app_at(&situation.host, &situation.path).filter(|other| *other != app);
     let inputs = situation.inputs();
-    let mut text = print::explanation(&policy, &inputs, &policy.explain(app, &inputs));
+    let (told, search) = (policy.explain(app, &inputs), policy.mend(app, &inputs));
+    if args.format == Format::Json {
+        return Ok(format!("{:#}\n", json::explanation(&policy, &inputs, &told, &search)));
+    }
+    let mut text = print::explanation(&policy, &inputs, &told, &search);
     if let Some(other) = elsewhere {
-        text.push_str(&format!(
-            "\nNote: a request for this host and path goes to the app {}, not to {}.\n",
-            policy.app_name(other),
-            args.app
-        ));
+        text.push_str(&format!("\nNote: a request for this host and path goes to the app {}, not to {}.\n", policy.app_name(other), named));
     }
     Ok(text)
 }
@@ -238,9 +297,12 @@ Rules of the app, first match wins
 
 Decision: restrict with read-only, by rule reading
   reasons  posture.screen_lock.fail, posture.os_supported.unknown
-  fix      Set a screen lock (https://help.corp.example/lock)
   contact  #wiki-help (knowledge)
   holds    until 2027-02-14T06:00:00Z, unless something changes before
+
+Smallest fix, to forward
+  posture.screen_lock is fail, wanted ok: Set a screen lock (https://help.corp.example/lock)
+  posture.os_supported is unknown, wanted ok
 ";
         assert_eq!(text.expect("an explanation"), expected);
     }
@@ -302,6 +364,9 @@ Decision: restrict with read-only, by rule reading
             "http.method=POST",
             "http.path=/x",
             "http.host=other.example",
+            "time.now=2026-11-22",
+            "time.weekday=sat,sun",
+            "time.hour=>= 8 < 18",
         ] {
             told(&["--app", "wiki", "--set", harmless]).unwrap_or_else(|error| panic!("{error}"));
         }
@@ -345,7 +410,8 @@ Decision: restrict with read-only, by rule reading
                 &["--app", "wiki", "--set", "posture.screen_look=ok"],
                 "--set posture.screen_look=ok: no signal named `posture.screen_look`; did you mean `posture.screen_lock`?",
             ),
-            (&["--app", "wiki", "--set", "time.hour=3"], "--set time.hour=3: no signal named `time.hour`"),
+            (&["--app", "wiki", "--set", "time.hour=33"], "--set time.hour=33: `33` is no hour from 0 to 23, such as 9 or `>= 8 < 18`"),
+            (&["--app", "wiki", "--set", "time.month=3"], "--set time.month=3: no signal named `time.month`; did you mean `time.now`?"),
             (
                 &["--app", "wiki", "--set", "posture.screen_lock=good"],
                 "--set posture.screen_lock=good: `good` is not one of ok, fail, unknown",

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use jiff::civil::{Date, Weekday};
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan};
+use jiff::Timestamp;
 
 use super::explain::print;
 use super::failure::Failure;
@@ -47,10 +45,9 @@ fn failure(configuration: &Configuration, policy: &Policy, test: &PolicyTest, no
     let failed = |problems, explanation| Some(Failed { at: test.at.clone(), name: test.name.clone(), problems, explanation });
     let options = configuration.routes.get(test.app.index()).map(|route| route.path);
     let settled = (|| {
-        let now = moment(&test.given, &policy.draft().time_zone, now)?;
         let mut situation = Situation::new(policy, test.app, None, now)?;
         situation.request("GET", None, options)?;
-        for (signal, value) in test.given.iter().filter(|(signal, _)| !signal.starts_with("time.")) {
+        for (signal, value) in &test.given {
             situation.put(signal, value).map_err(|Failure(why)| Failure(format!("given.{signal}: {why}")))?;
         }
         situation.settle()
@@ -68,34 +65,8 @@ fn failure(configuration: &Configuration, policy: &Policy, test: &PolicyTest, no
     if let Some(other) = policy.app_at(&settled.host, &settled.path).filter(|other| *other != test.app) {
         problems.push(format!("note: a request for this host and path goes to the app `{}`", policy.app_name(other)));
     }
-    let explanation = print::explanation(policy, &inputs, &shortened(told, &test.expect));
+    let explanation = print::explanation(policy, &inputs, &shortened(told, &test.expect), &policy.mend(test.app, &inputs));
     failed(problems, explanation)
-}
-
-/// When the request comes: `time.now`, or else now; then the next such day, at such an hour.
-fn moment(given: &[(String, String)], zone: &TimeZone, now: Timestamp) -> Result<Timestamp, Failure> {
-    let last = |name: &str| given.iter().rfind(|(signal, _)| signal == name).map(|(_, value)| value.as_str());
-    let wrong = |name: &str, value: &str, expected: &str| Failure(format!("given.{name}: found `{value}`, expected {expected}"));
-    let mut at = match last("time.now") {
-        None => now,
-        Some(text) => {
-            let day = || text.parse::<Date>().ok()?.to_zoned(zone.clone()).ok().map(|start| start.timestamp());
-            text.parse().ok().or_else(day).ok_or_else(|| wrong("time.now", text, "a date or an RFC 3339 time"))?
-        }
-    }
-    .to_zoned(zone.clone());
-    if let Some(word) = last("time.weekday") {
-        let name = |day: Weekday| {
-            ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].get(usize::try_from(day.to_monday_zero_offset()).unwrap_or(7)).copied()
-        };
-        let next = (0..7).filter_map(|days| at.checked_add(days.days()).ok()).find(|then| name(then.weekday()) == Some(word));
-        at = next.ok_or_else(|| wrong("time.weekday", word, "mon, tue, wed, thu, fri, sat or sun"))?;
-    }
-    if let Some(text) = last("time.hour") {
-        let hour = text.parse::<i8>().ok().and_then(|hour| at.with().hour(hour).minute(0).second(0).subsec_nanosecond(0).build().ok());
-        at = hour.ok_or_else(|| wrong("time.hour", text, "a whole hour from 0 to 23"))?;
-    }
-    Ok(at.timestamp())
 }
 
 fn compare(policy: &Policy, told: &Explanation<'_>, expect: &Expect) -> Vec<String> {
@@ -306,40 +277,8 @@ apps:
         assert!(text.contains("did not match  managed: forward") && text.contains("tier is known, wanted >= healthy"), "{text}");
         assert!(text.contains("matched        reading: restrict with read-only, private"), "{text}");
         assert!(!text.contains("rest: block") && !text.contains("gone: block") && !text.contains("no-bots"), "{text}");
-        assert!(
-            text.ends_with(
-                "  |   contact  wiki@corp.example (knowledge)\n  |   holds    until 2026-11-23T08:00:00Z, unless something changes before\n"
-            ),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn the_moment_is_the_zones_own() {
-        let berlin = TimeZone::get("Europe/Berlin").unwrap();
-        let now = "2026-11-22T23:30:00Z".parse().unwrap(); // a Monday in Berlin
-        let at = |given: &[(&str, &str)]| {
-            let given: Vec<_> = given.iter().map(|(signal, value)| ((*signal).to_owned(), (*value).to_owned())).collect();
-            moment(&given, &berlin, now).map(|at| at.to_string()).map_err(|Failure(why)| why)
-        };
-        for (given, expected) in [
-            (&[][..], "2026-11-22T23:30:00Z"),
-            (&[("time.now", "2026-12-01")], "2026-11-30T23:00:00Z"),
-            (&[("time.now", "2026-12-01T10:00:00+01:00")], "2026-12-01T09:00:00Z"),
-            (&[("time.weekday", "mon")], "2026-11-22T23:30:00Z"),
-            (&[("time.weekday", "sun")], "2026-11-28T23:30:00Z"),
-            (&[("time.hour", "3"), ("time.weekday", "tue")], "2026-11-24T02:00:00Z"),
-            (&[("time.now", "2026-07-01"), ("time.hour", "23")], "2026-07-01T21:00:00Z"),
-        ] {
-            assert_eq!(at(given), Ok(expected.to_owned()), "{given:?}");
-        }
-        for (given, why) in [
-            (("time.now", "soon"), "given.time.now: found `soon`, expected a date or an RFC 3339 time"),
-            (("time.weekday", "Monday"), "given.time.weekday: found `Monday`, expected mon, tue, wed, thu, fri, sat or sun"),
-            (("time.hour", "24"), "given.time.hour: found `24`, expected a whole hour from 0 to 23"),
-        ] {
-            assert_eq!(at(&[given]), Err(why.to_owned()));
-        }
+        assert!(text.contains("\n  |\n  | Decision: restrict with read-only, private, by rule reading\n"), "{text}");
+        assert!(text.ends_with("\n  | Smallest fix, to forward\n  |   posture.screen_lock is fail, wanted ok\n"), "{text}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The request and the device that an explanation is about, put together from options.
 
+mod moment;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -9,6 +11,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 
+use self::moment::Moment;
 use super::failure::Failure;
 use crate::model::{
     Browser, Claims, Contradiction, Device, DeviceState, Fact, FactState, FormFactor, Freshness, Host, Identification, Ja4, NoRecord,
@@ -19,7 +22,7 @@ use crate::policy::{AppId, ClassId, Given, Http, Inputs, Policy, TierId, ZoneId}
 use crate::request::{self, PathOptions};
 
 /// Signals with names of their own; `posture.<fact>`, `posture.<fact>.age` and `http.header.<name>` come to them.
-const SIGNALS: [&str; 35] = [
+const SIGNALS: [&str; 38] = [
     "class",
     "tier",
     "device.id",
@@ -55,6 +58,9 @@ const SIGNALS: [&str; 35] = [
     "http.path",
     "http.host",
     "http.header.x-name",
+    "time.now",
+    "time.weekday",
+    "time.hour",
 ];
 
 /// What was not seen.
@@ -67,8 +73,11 @@ const NOWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 pub struct Situation<'a> {
     policy: &'a Policy,
     now: Timestamp,
+    moment: Moment,
     options: PathOptions,
     device: Option<Device>,
+    /// Of the device: how long before the moment its record was made.
+    known_for: Option<SignedDuration>,
     /// `device.key=none`.
     keyless: bool,
     facts: BTreeMap<String, Stated>,
@@ -138,8 +147,10 @@ impl<'a> Situation<'a> {
         Ok(Self {
             policy,
             now,
+            moment: Moment::default(),
             options: PathOptions::STRICT,
             device,
+            known_for: None,
             keyless: false,
             facts: BTreeMap::new(),
             posture_age: None,
@@ -220,6 +231,9 @@ impl<'a> Situation<'a> {
                 // Given twice, it is sent twice.
                 self.headers.append(name, value);
             }
+            Some(("time", "now")) => self.moment.set_now(value, &self.policy.draft().time_zone)?,
+            Some(("time", "weekday")) => self.moment.set_weekday(value)?,
+            Some(("time", "hour")) => self.moment.set_hour(value)?,
             _ => return Err(self.unknown(signal)),
         }
         Ok(())
@@ -273,7 +287,11 @@ impl<'a> Situation<'a> {
         if !SIGNALS.contains(&signal) {
             return Err(self.unknown(signal));
         }
-        let now = self.now;
+        if field == "known_for" {
+            self.known_for = Some(age(value)?);
+            self.record();
+            return Ok(());
+        }
         let device = self.record();
         let text = (!value.is_empty()).then(|| value.to_owned());
         match field {
@@ -291,7 +309,6 @@ impl<'a> Situation<'a> {
             }
             "onnet" => device.onnet = optional(value, [("true", true), ("false", false)].into_iter())?,
             "state" => device.state = one_of(value, DeviceState::ALL.into_iter().map(|state| (state.as_str(), state)))?,
-            "known_for" => device.created_at = before(now, age(value)?),
             _ => return Err(self.unknown(signal)),
         }
         Ok(())
@@ -315,17 +332,24 @@ impl<'a> Situation<'a> {
 
     /// The device's record; where none was asked for an approved one that states nothing else.
     fn record(&mut self) -> &mut Device {
-        let now = self.now;
-        self.device.get_or_insert_with(|| Device::blank("described by --set", DeviceState::Approved, "", now))
+        if self.device.is_none() {
+            // Until something else is said, it was made at the moment that is explained.
+            self.known_for.get_or_insert(SignedDuration::ZERO);
+        }
+        self.device.get_or_insert_with(|| Device::blank("described by --set", DeviceState::Approved, "", self.now))
     }
 
     pub fn settle(mut self) -> Result<Settled, Failure> {
+        self.now = self.moment.settle(self.now, &self.policy.draft().time_zone)?;
         let described = self.given.tier.is_some() || self.given.class.is_some_and(|class| class != ClassId::BLIND);
         if described && !self.keyless {
             self.record();
         }
         if self.keyless && self.device.is_some() {
             return Err(Failure("device.key=none is a device without a record: no device, fact, class or tier goes with it".to_owned()));
+        }
+        if let (Some(device), Some(age)) = (&mut self.device, self.known_for) {
+            device.created_at = before(self.now, age);
         }
         self.settle_facts()?;
         let standing = match self.device {

@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::memo::Ruling;
+use super::restrict::mend;
 use super::{Ask, Conn, House, Unasked, notice, refused, restrict};
 use crate::forward::{self, Body, Failure, Order, Rest};
 use crate::model::{Effect, RestrictionKey};
@@ -89,9 +90,16 @@ fn own_page(refusal: &Refusal<'_>, visit: &Visit, (form, head): (Form, bool)) ->
     answer
 }
 
-pub fn blocked<'a>(house: &'a House, ask: &'a Ask, ruling: &'a Ruling, visit: &Visit) -> Refusal<'a> {
+pub fn blocked<'a>(
+    conn: &Conn,
+    house: &'a House,
+    (ask, ruling): (&'a Ask, &'a Ruling),
+    request: &Request<Incoming>,
+    visit: &Visit,
+) -> Refusal<'a> {
     let now = visit.now();
-    Refusal::Blocked { policy: &house.rules.policy, decision: &ruling.decision, standing: &ruling.standing, now, host: &ask.host }
+    let mend = Some(mend(conn, house, (ask, ruling), request, now));
+    Refusal::Blocked { policy: &house.rules.policy, decision: &ruling.decision, standing: &ruling.standing, now, host: &ask.host, mend }
 }
 
 /// What follows on this HTTP/1 connection may not be what the client meant to be read as a request: of another protocol, after an upgrade.
@@ -153,7 +161,13 @@ async fn in_time<T>(work: impl Future<Output = T>, ends: Option<Instant>) -> Opt
 
 fn fail(conn: &Conn, house: &House, ruling: &Rc<Ruling>, failure: &Failure, asked: (Form, bool), visit: &mut Visit) -> Response<Body> {
     let app = app(house, ruling.decision.app);
-    let restricted = |by, visit: &Visit| Refusal::Restricted { policy: app.policy, decision: &ruling.decision, by, now: visit.now() };
+    let restricted = |by, visit: &Visit| Refusal::Restricted {
+        policy: app.policy,
+        decision: &ruling.decision,
+        by,
+        now: visit.now(),
+        mend: ruling.mend.get().map(Vec::as_slice),
+    };
     let (refusal, error) = match failure {
         Failure::Unreachable(_) => (Refusal::UpstreamUnreachable { app }, Some("upstream.unreachable")),
         Failure::Timeout => (Refusal::UpstreamTimeout { app }, Some("upstream.timeout")),

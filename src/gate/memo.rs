@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::conn::copied;
 use crate::forward::Identity;
 use crate::model::{Host, RestrictionKey, Sides, Sight, Standing};
-use crate::policy::{AppId, Decision, Reads, ZoneId};
+use crate::policy::{AppId, Decision, FixId, Reads, ZoneId};
 use crate::portal::Told;
 use crate::record::Case;
 
@@ -29,6 +29,8 @@ pub struct Ruling {
     /// What the person is told meanwhile; `None` for nearly all.
     pub told: Option<Told>,
     pub noticed: OnceCell<Rc<Case>>,
+    /// What would earn more: looked for when a page is to say it.
+    pub mend: OnceCell<Vec<FixId>>,
     /// Of the decision's restrictions.
     pub permissions_policy: Option<HeaderValue>,
     pub made: Instant,

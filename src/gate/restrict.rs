@@ -2,11 +2,13 @@
 
 use http::Request;
 use hyper::body::Incoming;
+use jiff::Timestamp;
 
 use super::memo::Ruling;
 use super::{Ask, Conn, House, refused};
 use crate::forward::{Bounds, Lanes, Subject};
 use crate::model::RestrictionKey;
+use crate::policy::{FixId, Given, Http, Inputs};
 use crate::portal::{App, By, Refusal};
 use crate::record::Visit;
 use crate::request::wants_upgrade;
@@ -41,7 +43,28 @@ pub fn restrict<'a>(
         }
     };
     refused(conn, house, ruling, key, visit);
-    Err(Refusal::Restricted { policy, decision, by, now: visit.now() })
+    let mend = Some(mend(conn, house, (ask, ruling), request, visit.now()));
+    Err(Refusal::Restricted { policy, decision, by, now: visit.now(), mend })
+}
+
+/// What would earn more than this ruling.
+pub fn mend<'a>(conn: &Conn, house: &House, (ask, ruling): (&Ask, &'a Ruling), request: &Request<Incoming>, now: Timestamp) -> &'a [FixId] {
+    ruling.mend.get_or_init(|| {
+        let http = Http { method: request.method().as_str(), host: &ask.host, path: ask.target.path(), headers: request.headers() };
+        let inputs = Inputs {
+            now,
+            standing: &ruling.standing,
+            peer: conn.peer,
+            zone: ruling.zone,
+            wire: &conn.wire,
+            opening: conn.opening(),
+            sight: &ruling.sight,
+            claims: &ruling.claims.merged,
+            http,
+            given: Given::default(),
+        };
+        house.rules.policy.to_mend(&ruling.decision, &inputs)
+    })
 }
 
 /// What holds for this request from here on.

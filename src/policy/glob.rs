@@ -3,22 +3,9 @@
 use super::draft::Glob;
 
 impl Glob {
-    /// Unprepared, and without an allocation.
     pub fn matches(&self, text: &str) -> bool {
-        let Some((head, rest)) = self.0.split_once('*') else { return self.0 == text };
-        let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
-        found(text, head, middle.split('*').filter(|piece| !piece.is_empty()), tail)
+        Pattern::new(self).matches(text)
     }
-}
-
-/// The head is taken off before the tail is looked for, so that they never share characters: `aba*ba` is not `aba`.
-fn found<'p>(text: &str, head: &str, middle: impl Iterator<Item = &'p str>, tail: &str) -> bool {
-    let Some(mut rest) = text.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail)) else { return false };
-    for piece in middle {
-        let Some((_, after)) = rest.split_once(piece) else { return false };
-        rest = after;
-    }
-    true
 }
 
 /// A glob cut at its stars. Matching takes time linear in the text for each piece: pieces are found from left to right and never sought again,
@@ -62,7 +49,15 @@ impl Pattern {
     pub fn matches(&self, text: &str) -> bool {
         match &self.shape {
             Shape::Exact => *self.text == *text,
-            Shape::Starred { head, middle, tail } => found(text, head, middle.iter().map(|piece| &**piece), tail),
+            Shape::Starred { head, middle, tail } => {
+                // The head is taken off before the tail is looked for, so that they never share characters: `aba*ba` is not `aba`.
+                let Some(mut rest) = text.strip_prefix(&**head).and_then(|rest| rest.strip_suffix(&**tail)) else { return false };
+                for piece in middle {
+                    let Some((_, after)) = rest.split_once(&**piece) else { return false };
+                    rest = after;
+                }
+                true
+            }
         }
     }
 }

@@ -23,6 +23,8 @@ ids! {
     TierId(u8),
     RestrictionId(u8),
     ZoneId(u16),
+    /// Index into what a person can be told to mend.
+    FixId(u16),
 }
 
 impl ClassId {

@@ -20,11 +20,13 @@ use super::explain::found;
 use super::hope::best;
 use super::scene::{Record, Scene};
 use super::tables::{AppTable, Tables};
-use super::{AppId, Decision, Inputs, Policy, RestrictionSet, wording};
+use super::{AppId, Decision, FixId, Inputs, Policy, RestrictionSet, wording};
 use crate::model::{Effect, Mode, Reason};
 
 /// So many sets are tried: what a hostile policy or device makes of it takes milliseconds, and what is common takes ten.
 const NODES: usize = 1024;
+/// While a client waits for its page.
+const NODES_OF_A_PAGE: usize = 128;
 
 /// What would earn a better effect.
 #[derive(Clone, Debug)]
@@ -72,17 +74,22 @@ impl<'a> Search<'a> {
 impl Policy {
     /// Sets that a person or IT can make true for this device come first, then smaller ones, then the better effect.
     pub fn mend<'a>(&'a self, app: AppId, inputs: &Inputs<'_>) -> Search<'a> {
-        mend(self, app, inputs)
+        mend(self, app, inputs, NODES)
     }
 
-    /// What the person is to mend, in the order of the policy: what together earns a better effect. Where there are too many ways to try them all,
-    /// what the decision's reasons name.
-    pub fn mended_fixes(&self, decision: &Decision, inputs: &Inputs<'_>) -> Vec<&Fix> {
-        match self.mend(decision.app, inputs) {
+    /// What the person is to mend: what together earns a better effect. Where there are too many ways to try them all, what the reasons name.
+    pub fn to_mend(&self, decision: &Decision, inputs: &Inputs<'_>) -> Vec<FixId> {
+        let fixes = match mend(self, decision.app, inputs, NODES_OF_A_PAGE) {
             Search::Mended(mend) => mend.changes.into_iter().filter_map(|change| change.fix).collect(),
             Search::Nothing => Vec::new(),
             Search::GaveUp => self.fixes(decision),
-        }
+        };
+        let place = |fix: &Fix| self.draft().fixes.iter().position(|known| known.fact == fix.fact);
+        fixes.into_iter().filter_map(|fix| u16::try_from(place(fix)?).ok().map(FixId)).collect()
+    }
+
+    pub fn fix(&self, id: FixId) -> Option<&Fix> {
+        self.draft().fixes.get(id.index())
     }
 }
 
@@ -96,7 +103,7 @@ enum Tried {
     GaveUp,
 }
 
-fn mend<'a>(policy: &'a Policy, id: AppId, inputs: &Inputs<'_>) -> Search<'a> {
+fn mend<'a>(policy: &'a Policy, id: AppId, inputs: &Inputs<'_>, nodes: usize) -> Search<'a> {
     let tables = policy.tables();
     let Some(app) = tables.apps.get(id.index()) else { return Search::Nothing };
     let decision = decide::decide(tables, id, inputs);
@@ -120,7 +127,7 @@ fn mend<'a>(policy: &'a Policy, id: AppId, inputs: &Inputs<'_>) -> Search<'a> {
         _ => {}
     }
     let all = candidates(policy, id, &scene);
-    let search = Tries { tables, id, app, scope, inputs, effect, all: &all };
+    let search = Tries { tables, id, app, scope, inputs, effect, all: &all, nodes };
     let soft = all.iter().take_while(|candidate| candidate.is_soft()).count();
     let tried = match search.run(soft) {
         Tried::Exhausted if soft < all.len() => search.run(all.len()),
@@ -145,6 +152,8 @@ struct Tries<'t> {
     inputs: &'t Inputs<'t>,
     effect: Effect,
     all: &'t [Candidate<'t>],
+    /// How many sets are tried at most.
+    nodes: usize,
 }
 
 impl Tries<'_> {
@@ -170,7 +179,7 @@ impl Tries<'_> {
                         continue;
                     }
                     nodes += 1;
-                    if nodes > NODES {
+                    if nodes > self.nodes {
                         return Tried::GaveUp;
                     }
                     let world = self.world(more.iter().filter_map(|index| all.get(usize::from(*index))));

@@ -35,7 +35,7 @@ pub(crate) mod testing;
 
 pub use decision::{Decision, ExceptionList, LadderSet, Merged, MethodSet, Outcome, ReasonId, ReasonList, RestrictionSet, RuleRef};
 pub use explain::{Excepted, Explanation, Step, Tested, Verdict};
-pub use ids::{AppId, ClassId, OwnerId, RestrictionId, TierId, ZoneId};
+pub use ids::{AppId, ClassId, FixId, OwnerId, RestrictionId, TierId, ZoneId};
 pub use inputs::{Given, Http, Inputs};
 pub use mend::{Change, Mend, Search};
 pub use permit::Permit;

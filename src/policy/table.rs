@@ -279,7 +279,7 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::draft::{ClaimField, Condition, Glob, Guardrail, Test, Want};
+    use super::super::draft::{ClaimField, Condition, Guardrail, Test, Want};
     use super::super::testing::*;
     use super::*;
     use crate::model::NoRecord;
@@ -313,39 +313,6 @@ mod tests {
             draft.caps = vec![super::super::draft::Cap { name: "cap".to_owned(), when: claims(), max_tier: TierId(0) }];
         });
         assert!(capped.reads(AppId(0)).claims);
-    }
-
-    #[test]
-    fn paths_of_several_restrictions_intersect_and_what_one_denies_is_closed() {
-        let globs = |list: &[&str]| list.iter().map(|glob| Glob((*glob).to_owned())).collect::<Vec<_>>();
-        let restriction = |allowed: Option<&[&str]>, denied: &[&str]| Restriction {
-            allowed_paths: allowed.map(globs),
-            denied_paths: globs(denied),
-            ..Restriction::default()
-        };
-        let mut draft = draft(vec![]);
-        draft.restrictions = vec![
-            restriction(Some(&["/wiki", "/wiki/*"]), &["/wiki/admin*"]),
-            restriction(Some(&["/wiki/*", "/*.css"]), &[]),
-            restriction(None, &[]),
-        ];
-        let policy = Policy::compile(draft);
-        let set = |ids: &[u8]| ids.iter().fold(RestrictionSet::EMPTY, |set, id| set.with(RestrictionId(*id)));
-        for (ids, path, open) in [
-            (&[][..], "/x", true),
-            (&[2], "/x", true),
-            (&[0], "/wiki", true),
-            (&[0], "/wiki/a", true),
-            (&[0], "/wikis", false),
-            (&[0], "/wiki/admin/users", false),
-            (&[1], "/a/b.css", true),
-            (&[0, 1], "/wiki/a", true),
-            (&[0, 1], "/wiki", false),
-            (&[0, 1, 2], "/a/b.css", false),
-            (&[0, 1], "/wiki/admin", false),
-        ] {
-            assert_eq!(policy.allows_path(set(ids), path), open, "{ids:?} {path}");
-        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::policy::{Decision, Policy, RuleRef};
 pub(super) struct Concern<'a> {
     pub ladder: &'a Ladder,
     pub state: FactState,
+    /// Steps whose date has not come.
+    to_come: &'a [(Timestamp, Step)],
 }
 
 /// What a device's person is told meanwhile, in the forms that a request needs: made once for a decision.
@@ -38,14 +40,13 @@ impl Told {
         let concerns = noticed(policy, decision, standing, now);
         let zone = &policy.draft().time_zone;
         let parts = concerns.iter().map(|concern| {
-            let coming = concern.ladder.steps.iter().filter(|(at, step)| *at > now && enforces(*step));
+            let coming = concern.to_come.iter().filter(|(_, step)| enforces(*step));
             coming.fold(concern.reason().to_string(), |text, (at, step)| format!("{text}; {}={}", word(*step), date(*at, zone)))
         });
         let header = HeaderValue::try_from(parts.collect::<Vec<_>>().join(", ")).ok()?;
         let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-        for Concern { ladder, .. } in &concerns {
-            let reached = ladder.steps.iter().filter(|(at, _)| *at <= now).count();
-            digest.update(format!("{}\n{reached}\n{:?}\n", ladder.fact, ladder.steps).as_bytes());
+        for Concern { ladder, to_come, .. } in &concerns {
+            digest.update(format!("{}\n{}\n{:?}\n", ladder.fact, to_come.len(), ladder.steps).as_bytes());
         }
         let mark = digest.finish().as_ref().iter().take(MARK / 2).map(|byte| format!("{byte:02x}")).collect();
         (!concerns.is_empty()).then_some(Self { header, mark })
@@ -55,9 +56,9 @@ impl Told {
 /// Those that the person is told of and that do nothing yet.
 pub(super) fn noticed<'a>(policy: &'a Policy, decision: &Decision, standing: &Standing, now: Timestamp) -> Vec<Concern<'a>> {
     let facts = policy.facts(standing, now);
-    let ladders = decision.notices.iter().filter_map(|index| policy.draft().ladders.get(usize::from(index)));
+    let ladders = decision.notices.iter().map(|index| (policy.ladder(index), policy.ladder_steps_to_come(index, now)));
     let state = |ladder: &Ladder| facts.iter().find(|fact| *fact.name == *ladder.fact).map_or(FactState::Unknown, |fact| fact.state);
-    ladders.map(|ladder| Concern { ladder, state: state(ladder) }).collect()
+    ladders.map(|(ladder, to_come)| Concern { ladder, state: state(ladder), to_come }).collect()
 }
 
 /// Steps with a date on a refusal: of the ladder that decided it, and of those that the person is told of.
@@ -68,7 +69,7 @@ pub(super) fn deadlines<'a>(policy: &'a Policy, decision: &Decision, now: Timest
         _ => None,
     };
     let indices = decided.into_iter().chain(decision.notices.iter().filter(|index| Some(*index) != decided));
-    let ladders: Vec<&Ladder> = indices.filter_map(|index| draft.ladders.get(usize::from(index))).collect();
+    let ladders: Vec<&Ladder> = indices.map(|index| policy.ladder(index)).collect();
     let several = ladders.len() > 1;
     let title = policy.app_title(decision.app);
     let of = |ladder: &'a Ladder| {

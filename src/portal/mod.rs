@@ -30,7 +30,7 @@ pub use self::ladder::{MARK, Told};
 use self::page::Page;
 pub use self::problem::uri_encoded;
 use crate::model::{Host, Standing};
-use crate::policy::{AppId, Decision, Policy};
+use crate::policy::{AppId, Decision, FixId, Policy};
 
 /// The app that a refused request was for: its title, owner and contact go on the page.
 #[derive(Clone, Copy, Debug)]
@@ -42,10 +42,18 @@ pub struct App<'a> {
 /// Why a request gets no answer of an app's. The app is named wherever it is known, since its owner is whom people ask.
 #[derive(Clone, Copy, Debug)]
 pub enum Refusal<'a> {
-    /// The decision blocks: 403, or 503 with Retry-After when the device's record could not be read.
-    Blocked { policy: &'a Policy, decision: &'a Decision, standing: &'a Standing, now: Timestamp, host: &'a Host },
+    /// The decision blocks. `mend`, here and below: what together would earn more; where it is not known, what the reasons name.
+    /// It is answered 403, or 503 with Retry-After when the device's record could not be read.
+    Blocked {
+        policy: &'a Policy,
+        decision: &'a Decision,
+        standing: &'a Standing,
+        now: Timestamp,
+        host: &'a Host,
+        mend: Option<&'a [FixId]>,
+    },
     /// A restriction refuses.
-    Restricted { policy: &'a Policy, decision: &'a Decision, by: By, now: Timestamp },
+    Restricted { policy: &'a Policy, decision: &'a Decision, by: By, now: Timestamp, mend: Option<&'a [FixId]> },
     /// Over `limits.body_size`, in bytes: 413.
     TooLarge { app: App<'a>, limit: u64 },
     /// 400. `what` is a sentence fit for a person, without any byte of the request.

@@ -10,8 +10,8 @@ use super::restricted::Restricted;
 use super::words::sentence;
 use super::{App, Refusal, plain};
 use crate::model::{FactState, Reason};
-use crate::policy::draft::Owner;
-use crate::policy::{Decision, Policy};
+use crate::policy::draft::{Fix, Owner};
+use crate::policy::{Decision, FixId, Policy};
 
 /// Seconds after which it is worth trying again when the fault is a passing one of ours or the app's.
 pub(super) const SOON: u64 = 5;
@@ -197,14 +197,18 @@ pub(super) struct Line {
     pub age: Option<Duration>,
 }
 
+fn to_mend<'a>(policy: &'a Policy, decision: &Decision, mend: Option<&[FixId]>) -> Vec<&'a Fix> {
+    mend.map_or_else(|| policy.fixes(decision), |mend| mend.iter().filter_map(|id| policy.fix(*id)).collect())
+}
+
 impl<'a> Page<'a> {
     pub(super) fn of(refusal: &Refusal<'a>) -> Self {
         match *refusal {
-            Refusal::Blocked { policy, decision, standing, now, host } => {
+            Refusal::Blocked { policy, decision, standing, now, host, mend } => {
                 let mut page = Block {
                     title: policy.app_title(decision.app),
                     reasons: reasons(policy, decision),
-                    fixes: policy.fixes(decision),
+                    fixes: to_mend(policy, decision, mend),
                     facts: policy.facts(standing, now),
                     standing,
                     unavailable: decision.unavailable,
@@ -216,8 +220,8 @@ impl<'a> Page<'a> {
                 page.deadlines = deadlines(policy, decision, now);
                 page
             }
-            Refusal::Restricted { policy, decision, by, now } => {
-                let mut page = Restricted::of(policy, decision).page(by);
+            Refusal::Restricted { policy, decision, by, now, mend } => {
+                let mut page = Restricted::of(policy, decision, to_mend(policy, decision, mend)).page(by);
                 page.deadlines = deadlines(policy, decision, now);
                 page.owner = Some(policy.owner(decision.done.owner));
                 page

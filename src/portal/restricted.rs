@@ -24,11 +24,11 @@ pub(super) struct Restricted<'a> {
 }
 
 impl<'a> Restricted<'a> {
-    pub(super) fn of(policy: &'a Policy, decision: &Decision) -> Self {
+    pub(super) fn of(policy: &'a Policy, decision: &Decision, fixes: Vec<&'a Fix>) -> Self {
         Self {
             title: policy.app_title(decision.app),
             reasons: reasons(policy, decision),
-            fixes: policy.fixes(decision),
+            fixes,
             methods: decision.merged.methods.map_or_else(Vec::new, |set| policy.method_names(set)),
         }
     }

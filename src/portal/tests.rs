@@ -179,8 +179,8 @@ fn a_refusal_by_a_ladder_has_its_dates() {
     let (policy, decision) = laddered(Decided::Blocked);
     let standing = known(DeviceState::Approved);
     let host = crate::request::host("wiki.corp.example").unwrap();
-    let blocked = Refusal::Blocked { policy: &policy, decision: &decision, standing: &standing, now: later(), host: &host };
-    let refused = Refusal::Restricted { policy: &policy, decision: &decision, by: By::Path, now: later() };
+    let blocked = Refusal::Blocked { policy: &policy, decision: &decision, standing: &standing, now: later(), host: &host, mend: None };
+    let refused = Refusal::Restricted { policy: &policy, decision: &decision, by: By::Path, now: later(), mend: None };
     for refusal in [blocked, refused] {
         let problem = json(&Page::of(&refusal));
         let expected = serde_json::json!([
@@ -196,7 +196,7 @@ fn a_refusal_by_a_ladder_has_its_dates() {
     }
     let (policy, mut other) = laddered(Decided::Blocked);
     other.done.rule = crate::policy::RuleRef::Rule(0);
-    let refusal = Refusal::Restricted { policy: &policy, decision: &other, by: By::Path, now: later() };
+    let refusal = Refusal::Restricted { policy: &policy, decision: &other, by: By::Path, now: later(), mend: None };
     assert_eq!(json(&Page::of(&refusal)).get("deadlines"), None, "a ladder that decided nothing may concern other devices");
 }
 
@@ -270,9 +270,9 @@ fn with_samples(see: impl Fn(&str, Page<'_>)) {
         Notice { policy: &policy, decision: &decision, standing: &approved, now, host: &host, action: "/.well-known/vestibule/notice?x" };
     see("notice", super::restricted::notice(&notice));
     let (policy, decision) = laddered(Decided::Blocked);
-    let refusal = Refusal::Blocked { policy: &policy, decision: &decision, standing: &approved, now: later(), host: &host };
+    let refusal = Refusal::Blocked { policy: &policy, decision: &decision, standing: &approved, now: later(), host: &host, mend: None };
     see("ladder_block", Page::of(&refusal));
-    let refusal = Refusal::Restricted { policy: &policy, decision: &decision, by: By::Method, now: later() };
+    let refusal = Refusal::Restricted { policy: &policy, decision: &decision, by: By::Method, now: later(), mend: None };
     see("ladder_method", Page::of(&refusal));
     let apps = [
         plain::too_large(1 << 20),

@@ -3,12 +3,15 @@
 use std::fmt::{Display, Write};
 
 use crate::model::{Effect, Mode, Reason};
-use crate::policy::{Excepted, Explanation, Inputs, Outcome, Policy, RuleRef, Step, Tested, Truth, Verdict, duration_words};
+use crate::policy::draft::Fix;
+use crate::policy::{
+    Change, Excepted, Explanation, Inputs, Outcome, Policy, RuleRef, Search, Step, Tested, Truth, Verdict, duration_words,
+};
 
 /// Width of the column of verdicts.
 const VERDICTS: usize = 14;
 
-pub fn explanation(policy: &Policy, inputs: &Inputs<'_>, told: &Explanation<'_>) -> String {
+pub fn explanation(policy: &Policy, inputs: &Inputs<'_>, told: &Explanation<'_>, search: &Search<'_>) -> String {
     let mut page = Page(String::new());
     let owner = &policy.owner(policy.app_owner(told.decision.app)).name;
     let mode = if told.mode == Mode::Report { ", in report mode" } else { "" };
@@ -59,6 +62,7 @@ pub fn explanation(policy: &Policy, inputs: &Inputs<'_>, told: &Explanation<'_>)
         page.line(1, replaced);
     }
     page.decision(policy, inputs.http.method, told);
+    page.fix(policy, told, search);
     page.0
 }
 
@@ -146,10 +150,6 @@ impl Page {
             self.line(1, "for no other reason than that the record could not be read: answered 503");
         }
         self.reasons("reasons", &told.reasons);
-        for fix in &told.fixes {
-            let help = fix.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
-            self.line(1, format_args!("fix      {}{help}", fix.text));
-        }
         for (name, steps) in &told.notices {
             let to_come = if steps.is_empty() { "" } else { ": " };
             self.line(1, format_args!("notice   {name}{to_come}{steps}"));
@@ -165,6 +165,32 @@ impl Page {
         match decision.valid_until {
             Some(until) => self.line(1, format_args!("holds    until {until:.0}, unless something changes before")),
             None => self.line(1, "holds    until something changes"),
+        }
+    }
+
+    /// What would earn more, in as few changes as can be.
+    fn fix(&mut self, policy: &Policy, told: &Explanation<'_>, search: &Search<'_>) {
+        let words = |fix: &Fix| format!("{}{}", fix.text, fix.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default());
+        match search {
+            Search::Mended(mend) => {
+                let with: Vec<&str> = mend.restrictions.iter().map(|id| policy.restriction(id).name.as_str()).collect();
+                let with = if with.is_empty() { String::new() } else { format!(" with {}", with.join(", ")) };
+                let best = if mend.at_best { ", if its record is as good as can be" } else { "" };
+                self.title(format_args!("Smallest fix, to {}{with}{best}", mend.effect.as_str()));
+                if mend.changes.iter().any(|change| !change.soft) {
+                    self.line(1, "nothing on the device alone helps");
+                }
+                for Change { signal, found, wanted, fix, .. } in &mend.changes {
+                    let todo = fix.map(|fix| format!(": {}", words(fix))).unwrap_or_default();
+                    self.line(1, format_args!("{signal} is {found}, wanted {wanted}{todo}"));
+                }
+            }
+            Search::Nothing if told.decision.done.effect == Effect::Forward => {}
+            Search::Nothing => self.title("Smallest fix: none; no change of the device, the place or the request earns more"),
+            Search::GaveUp => {
+                self.title("Smallest fix: there are too many ways to try them all; the reasons name these");
+                told.fixes.iter().for_each(|fix| self.line(1, words(fix)));
+            }
         }
     }
 

@@ -128,7 +128,8 @@ fn a_policy_made_to_be_costly_is_given_up() {
     assert!(matches!(policy.mend(AppId(0), &visit.inputs()), Search::GaveUp));
     let decision = visit.decide(&policy);
     let facts = |fixes: Vec<&Fix>| fixes.into_iter().map(|fix| fix.fact.clone()).collect::<Vec<_>>();
-    assert_eq!(facts(policy.mended_fixes(&decision, &visit.inputs())), facts(policy.fixes(&decision)));
+    let told = policy.to_mend(&decision, &visit.inputs()).into_iter().filter_map(|id| policy.fix(id)).collect();
+    assert_eq!(facts(told), facts(policy.fixes(&decision)));
 }
 
 /// The smallest choice by trying them all, up to a size and so many: `Err` where they are too many to try.
@@ -182,7 +183,7 @@ fn compare(draft: Draft, visit: &Visit, counts: &mut Counts) {
     let all = candidates(&policy, AppId(0), &scene);
     let app = &tables.apps[0];
     let scope = if app.mode == Mode::Report { Scope::Guardrails } else { Scope::Enforced };
-    let search = Tries { tables, id: AppId(0), app, scope, inputs: &inputs, effect, all: &all };
+    let search = Tries { tables, id: AppId(0), app, scope, inputs: &inputs, effect, all: &all, nodes: NODES };
     if effect == Effect::Forward {
         assert!(matches!(policy.mend(AppId(0), &inputs), Search::Nothing));
         return;
