@@ -164,9 +164,13 @@ fn the_configuration_in_effect_is_the_same_configuration() {
     }
     assert!(count > 10, "{count}");
     let text = config::effective(&sample);
-    for default in
-        ["time_zone: UTC\n", "handshake: \"10s\"\n", "      slashes: merge\n", "  rotate: \"1GiB\"\n", "        connect: \"2s\"\n"]
-    {
+    for default in [
+        "fingerprint_headers: none\n",
+        "handshake: \"10s\"\n",
+        "      slashes: merge\n",
+        "  rotate: \"1GiB\"\n",
+        "        connect: \"2s\"\n",
+    ] {
         assert!(text.contains(default), "{default}{text}");
     }
 }

@@ -17,18 +17,20 @@ use crate::site;
 /// Exceptions that end within this are listed.
 const SOON_DAYS: i64 = 14;
 
+const HELP: &str = "\
+The policy's own `tests` are tried: one that is not met is no mistake of the configuration, and fails the check all the same.
+
+Exceptions that have ended are warnings; those that end within 14 days, and the next step of each posture ladder, are listed.
+
+With --format json standard output is one object: `usable`; `errors`, `warnings` and `not_shown`, counts; `diagnostics`, each with `level` \
+(`error` or `warning`), `file`, `line`, `column` (from 1), `key` (the path of the key, empty for a whole file), `message` and `other` (null, or \
+`file`, `line`, `column` and `what` of another place that belongs to it); and, when usable, `apps`, `rules`, `revision`, `exceptions` (`name`, \
+`until`, `by`, `ticket`), `ladders` (`fact`, `step`, `at`), `tests`, a count, and `failed` (`at`, `name`, `problems`, `explanation`), those of \
+them that are not met.";
+
 /// Print every error and warning of a configuration, with positions
-///
-/// The policy's own `tests` are tried: one that is not met is no mistake of the configuration, and fails the check all the same.
-///
-/// Exceptions that have ended are warnings; those that end within 14 days, and the next step of each posture ladder, are listed.
-///
-/// With `--format json` standard output is one object: `usable`; `errors`, `warnings` and `not_shown`, counts; `diagnostics`, each with
-/// `level` (`error` or `warning`), `file`, `line`, `column` (from 1), `key` (the path of the key, empty for a whole file), `message` and `other`
-/// (null, or `file`, `line`, `column` and `what` of another place that belongs to it); and, when usable, `apps`, `rules`, `revision`,
-/// `exceptions` (`name`, `until`, `by`, `ticket`), `ladders` (`fact`, `step`, `at`), `tests`, a count, and `failed` (`at`, `name`, `problems`,
-/// `explanation`), those of them that are not met.
 #[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct Args {
     /// The configuration's main file
     #[arg(short, long, value_name = "FILE")]
