@@ -16,8 +16,8 @@ use vestibule::model::{
     Ownership, Set, Sight, Standing, StateChange, Wire,
 };
 use vestibule::policy::draft::{
-    App, Cap, Class, Compare, Condition, DeviceField, Draft, Glob, Guardrail, HostPattern, KeyProof, Owner, Restriction, Rule, Source,
-    Test, Tier, Want, WireField,
+    App, Cap, Class, Compare, Condition, Delegation, DeviceField, Draft, Exception, Glob, Guardrail, HostPattern, KeyProof, Ladder, Layer,
+    Lifts, Owner, Restriction, Rule, Source, Step, Test, Tier, Want, Who, WireField,
 };
 use vestibule::policy::{AppId, ClassId, Given, Http, Inputs, OwnerId, Policy, RestrictionId, TierId};
 use vestibule::record::{Case, Desk, Labels, Record, Writer};
@@ -84,6 +84,10 @@ fn host(app: u32) -> Host {
 }
 
 fn policy(apps: u32) -> Policy {
+    Policy::compile(draft(apps, rules))
+}
+
+fn draft(apps: u32, rules: impl Fn() -> Vec<Rule>) -> Draft {
     let tier = |name: &str, require| Tier { name: name.to_owned(), require };
     let class = |name: &str, ownership: &str| Class { name: name.to_owned(), when: device_is(DeviceField::Ownership, &[ownership]) };
     let app = |index: u32| App {
@@ -96,7 +100,7 @@ fn policy(apps: u32) -> Policy {
         mode: Mode::Enforce,
         rules: rules(),
     };
-    Policy::compile(Draft {
+    Draft {
         revision: "0123456789ab".to_owned(),
         time_zone: jiff::tz::TimeZone::UTC,
         owners: vec![Owner { name: "security".to_owned(), contact: String::new() }],
@@ -132,7 +136,46 @@ fn policy(apps: u32) -> Policy {
         exceptions: vec![],
         apps: (0..apps).map(app).collect(),
         layers: vec![],
-    })
+    }
+}
+
+/// 20 guardrails, of which each second is for a tenth of the apps.
+fn guardrails(apps: u32) -> Vec<Guardrail> {
+    let guardrail = |n: u32| Guardrail {
+        name: format!("guardrail-{n}"),
+        apps: (n % 2 == 1).then(|| (0..apps).filter(|app| app % 10 == n / 2).map(AppId).collect()),
+        when: match n % 4 {
+            0 => device_is(DeviceField::State, &["suspended", "lost", "retired"]),
+            1 => all(vec![path("/admin/*"), Condition::Not(Box::new(at_least(3)))]),
+            2 => all(vec![wire(WireField::Stack, &["openssl", "go"]), device_is(DeviceField::Team, &[&format!("team-{n}")])]),
+            _ => all(vec![Condition::Not(Box::new(fact("patched"))), method("POST")]),
+        },
+        then: Effect::Block,
+        with: vec![],
+        mode: Mode::Enforce,
+    };
+    (0..20).map(guardrail).collect()
+}
+
+fn warning(name: &'static str, step: Step) -> Ladder {
+    let steps = vec![(moment(-86_400), step), (moment(864_000), Step::Block)];
+    Ladder { name: format!("ladder.{name}"), fact: Arc::from(name), apps: None, when: all(vec![]), steps, with: vec![RestrictionId(0)] }
+}
+
+/// Each for another device, except those of the names given.
+fn exceptions(others: u32, own: &[&'static str]) -> Vec<Exception> {
+    let exception = |who: String, fact: &str| Exception {
+        name: format!("for-{who}"),
+        who: Who::Device(who),
+        lifts: Lifts::Checks(vec![Arc::from(fact)]),
+        apps: None,
+        from: None,
+        until: moment(864_000),
+        by: String::new(),
+        ticket: String::new(),
+    };
+    let others = (0..others).map(|n| exception(format!("tablet-{n}"), "screen_lock"));
+    others.chain(own.iter().map(|fact| exception("laptop-1".to_owned(), fact))).collect()
 }
 
 fn moment(seconds: i64) -> Timestamp {
@@ -189,7 +232,18 @@ fn laptop(healthy: bool) -> Standing {
 const PATH: &str = "/area/of/some/depth/page.html";
 
 fn first_decision(bencher: Bencher<'_, '_>, apps: u32, standing: Standing, expected: Effect) {
-    let policy = policy(apps);
+    decision(bencher, &policy(apps), standing, expected);
+}
+
+/// With all that `change` adds to the policy.
+fn first_decision_with(bencher: Bencher<'_, '_>, standing: Standing, expected: Effect, change: impl FnOnce(&mut Draft)) {
+    let mut draft = draft(10, rules);
+    change(&mut draft);
+    decision(bencher, &Policy::compile(draft), standing, expected);
+}
+
+fn decision(bencher: Bencher<'_, '_>, policy: &Policy, standing: Standing, expected: Effect) {
+    let apps = u32::try_from(policy.app_count()).expect("few apps");
     let host = host(apps / 2);
     let app = policy.app_at(&host, PATH).expect("an app");
     with_inputs(&standing, &host, |inputs| {
@@ -293,6 +347,57 @@ fn restricted(bencher: Bencher<'_, '_>, apps: u32) {
 #[divan::bench(args = APPS)]
 fn blind(bencher: Bencher<'_, '_>, apps: u32) {
     first_decision(bencher, apps, Standing::NoRecord(NoRecord::NoProof), Effect::Block);
+}
+
+/// Three ladders: one warns of a fact that fails, two find theirs ok.
+#[divan::bench]
+fn with_ladders(bencher: Bencher<'_, '_>) {
+    first_decision_with(bencher, laptop(false), Effect::Restrict, |draft| {
+        draft.ladders = vec![warning("screen_lock", Step::Warn), warning("patched", Step::Block), warning("secure_boot", Step::Restrict)];
+    });
+}
+
+/// 10,000 exceptions, none of which is for this device.
+#[divan::bench]
+fn with_exceptions_of_others(bencher: Bencher<'_, '_>) {
+    first_decision_with(bencher, laptop(true), Effect::Forward, |draft| draft.exceptions = exceptions(10_000, &[]));
+}
+
+/// The same, and one that lifts what keeps the device from being forwarded.
+#[divan::bench]
+fn with_an_exception(bencher: Bencher<'_, '_>) {
+    first_decision_with(bencher, laptop(false), Effect::Forward, |draft| draft.exceptions = exceptions(10_000, &["screen_lock"]));
+}
+
+/// A rule in front of all others that reads the hour in Berlin.
+#[divan::bench]
+fn with_the_hour(bencher: Bencher<'_, '_>) {
+    first_decision_with(bencher, laptop(true), Effect::Forward, |draft| {
+        draft.time_zone = jiff::tz::TimeZone::get("Europe/Berlin").expect("a zone");
+        let hour = Condition::Test(Test::Hour(vec![(Compare::AtLeast, 24)]));
+        let night = Rule { name: "night".to_owned(), when: hour, then: Effect::Block, with: vec![], mode: Mode::Enforce };
+        draft.apps.iter_mut().for_each(|app| app.rules.insert(0, night.clone()));
+    });
+}
+
+/// An owner's file forwards by a grant what the app's own rules restrict.
+#[divan::bench]
+fn with_a_delegation(bencher: Bencher<'_, '_>) {
+    first_decision_with(bencher, laptop(false), Effect::Forward, |draft| {
+        let apps: Vec<AppId> = (0..10).map(AppId).collect();
+        let rule = Rule { name: "ours".to_owned(), when: fact("patched"), then: Effect::Forward, with: vec![], mode: Mode::Enforce };
+        draft.delegations = vec![Delegation { owner: OwnerId(0), apps: apps.clone(), min_tier: TierId(1), may: vec![Effect::Forward] }];
+        draft.layers = vec![Layer { owner: OwnerId(0), apps, rule }];
+    });
+}
+
+/// Ten rules for each app, 20 guardrails: 10,000 apps have 100,000 rules.
+#[divan::bench(args = APPS)]
+fn compile(bencher: Bencher<'_, '_>, apps: u32) {
+    let ten = || rules().split_off(10);
+    let draft = Draft { guardrails: guardrails(apps), ..draft(apps, ten) };
+    assert_eq!(draft.apps.iter().map(|app| app.rules.len()).sum::<usize>(), apps as usize * 10);
+    bencher.with_inputs(|| draft.clone()).bench_local_values(Policy::compile);
 }
 
 #[divan::bench(args = APPS)]

@@ -141,6 +141,7 @@ pub fn start(path: &Path) -> Result<Running, Error> {
         (posture, memory, rates, Up::new(&configuration.routes), Arc::default()),
         1,
     )));
+    show_exceptions(&record, &configuration);
     let entrances = Arc::new(ArcSwap::from_pointee(entrances));
     let crowd = Arc::new(Crowd::default());
     let mut workers = Vec::with_capacity(configuration.workers);
@@ -312,6 +313,7 @@ impl Site {
                 }
             }
         }
+        show_exceptions(&self.record, &configuration);
         let serial = current.serial + 1;
         let up = current.up.next(&configuration.routes);
         memory.limit(configuration.fingerprints.memory);
@@ -512,6 +514,13 @@ fn expiries(entrances: &Entrances) -> Vec<(Vec<String>, f64)> {
         known
     });
     by_name.into_iter().map(|(name, ends)| (vec![name], ends as f64)).collect()
+}
+
+/// Each is counted from 0: a series that began with its first use would have no increase to see.
+fn show_exceptions(record: &Record, configuration: &Configuration) {
+    for exception in &configuration.policy.exceptions {
+        record.exceptions_used.cell(Writer::OFFICE, &[&exception.name]);
+    }
 }
 
 fn now() -> i64 {

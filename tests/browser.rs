@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 
+use support::cdp::Browser;
 use support::chromium::open;
 use support::{Config, Curl, Lab, Origin, Proxy, Reply};
 
@@ -166,4 +167,170 @@ fn an_apps_page_works_in_a_browser() {
     assert_eq!(received[0].header("vestibule-tier"), ["none"]);
     // One connection carried page, style and script.
     assert_eq!(proxy.metrics().sum("vestibule_requests_total", &[("app", "wiki"), ("effect", "forward"), ("status", "200")]), 3.0);
+}
+
+/// An app for each restriction at `NAME.localhost`, open to everybody.
+fn restricted(origin: &Origin, apps: &[(&str, &str)]) -> Config {
+    let server = origin.url();
+    let (mut named, mut list) = (String::new(), String::new());
+    for (name, yaml) in apps {
+        let rule = if yaml.is_empty() { "then: forward".to_owned() } else { format!("then: restrict, with: [{name}]") };
+        list += &format!(
+            "\n  - {{name: {name}, owner: knowledge, hosts: [{name}.localhost], upstream: {{servers: [\"{server}\"]}}, rules: [{{name: all, {rule}}}]}}"
+        );
+        if !yaml.is_empty() {
+            named += &format!("\n  {name}: {yaml}");
+        }
+    }
+    Config::new(origin).set("restrictions", &named).set("apps", &list)
+}
+
+/// A page that hands out files in every way that a page can, and works in others.
+fn files() -> Origin {
+    const PAGE: &str = "<!doctype html><title>Files</title><p id=p>not run</p><a id=link download href=/file.txt>link</a>
+        <a id=sent href=/sent>sent</a><a id=blob>blob</a><form method=post action=/form><input name=a value=b><button id=send>send</button></form>
+        <script>document.getElementById('p').textContent = 'the script ran';
+        const blob = document.getElementById('blob'); blob.download = 'blob.txt'; blob.href = URL.createObjectURL(new Blob(['made here']));</script>";
+    Origin::start(|received| {
+        let reply = |headers: &str, body: &str| {
+            Reply::Bytes(format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes())
+        };
+        match received.line().split(' ').nth(1).unwrap() {
+            "/sent" => reply("Content-Type: text/plain\r\nContent-Disposition: attachment; filename=sent.txt\r\n", "sent by the app"),
+            "/file.txt" => reply("Content-Type: text/plain\r\n", "a file"),
+            "/form" => reply("Content-Type: text/html\r\n", "<title>Done</title><p>the form came"),
+            "/untyped" => reply("", "<p>no type at all"),
+            _ => reply("Content-Type: text/html\r\n", PAGE),
+        }
+    })
+}
+
+#[test]
+fn a_sandboxed_app_works_and_saves_nothing() {
+    let origin = files();
+    let lab = Lab::for_hosts(&["free.localhost", "boxed.localhost"]);
+    let proxy = lab.start(&restricted(&origin, &[("free", ""), ("boxed", "{sandbox: true}")]));
+    let mut browser = Browser::start(&lab, (1280, 900));
+    for (id, file) in [("link", "file.txt"), ("blob", "blob.txt"), ("sent", "sent.txt")] {
+        browser.open(&url(&proxy, "free.localhost", "/"));
+        browser.click(&format!("#{id}"));
+        let begun = browser.event("Browser.downloadWillBegin", |_| true);
+        assert_eq!(begun["suggestedFilename"], file, "this is how a download would have been noticed");
+        browser.event("Browser.downloadProgress", |progress| progress["state"] == "completed");
+    }
+    for id in ["link", "blob", "sent"] {
+        browser.open(&url(&proxy, "boxed.localhost", "/"));
+        assert!(browser.text().contains("the script ran"));
+        browser.click(&format!("#{id}"));
+        browser
+            .event("Log.entryAdded", |entry| entry["entry"]["text"].as_str().is_some_and(|text| text.contains("Download is disallowed")));
+        assert!(!browser.has("Browser.downloadWillBegin"), "{id}");
+    }
+    browser.open(&url(&proxy, "boxed.localhost", "/"));
+    browser.click("#send");
+    browser.loaded();
+    assert_eq!(browser.text().trim(), "the form came");
+    assert!(origin.received().iter().any(|received| received.line().starts_with("POST /form ") && received.body == b"a=b"));
+}
+
+#[test]
+fn a_download_that_is_kept_back_is_a_page_that_says_so() {
+    let origin = files();
+    let lab = Lab::for_hosts(&["look.localhost"]);
+    let proxy = lab.start(&restricted(&origin, &[("look", "{attachments: block}")]));
+    for (name, size) in [("desk", (1280, 900)), ("phone", (390, 844))] {
+        let mut browser = Browser::start(&lab, size);
+        browser.open(&url(&proxy, "look.localhost", "/"));
+        browser.click("#sent");
+        browser.loaded();
+        let text = browser.text();
+        assert!(text.contains("This device may not download files here") && text.contains("restrict.attachments"), "{text}");
+        assert!(!browser.has("Browser.downloadWillBegin"));
+        assert_eq!(fs::read_dir(browser.downloads()).unwrap().count(), 0);
+        fits(&mut browser, &format!("attachment-{name}.png"), size.0);
+        // What has no type is shown, not guessed at and not saved.
+        browser.open(&url(&proxy, "look.localhost", "/untyped"));
+        assert_eq!(browser.text().trim(), "<p>no type at all");
+    }
+}
+
+/// No wider than the window.
+fn fits(browser: &mut Browser, picture: &str, width: u32) {
+    browser.picture(picture);
+    assert_eq!(browser.eval("document.documentElement.scrollWidth"), width, "{picture}");
+}
+
+#[test]
+fn features_are_closed_to_pages_whatever_the_app_says() {
+    let origin = Origin::answering(Reply::status(
+        "200 OK",
+        "Permissions-Policy: camera=*, usb=()\r\nPermissions-Policy: geolocation 'self'\r\n",
+        "page",
+    ));
+    let lab = Lab::for_hosts(&["free.localhost", "closed.localhost"]);
+    let apps = [("free", ""), ("closed", "{permissions_policy: [camera, geolocation]}")];
+    let proxy = lab.start(&restricted(&origin, &apps));
+    let mut browser = Browser::start(&lab, (1280, 900));
+    let mut allowed = |host: &str| {
+        browser.open(&url(&proxy, host, "/"));
+        ["camera", "geolocation", "usb", "microphone"]
+            .map(|feature| browser.eval(&format!("document.featurePolicy.allowsFeature('{feature}')")) == true)
+    };
+    assert_eq!(allowed("free.localhost"), [true, true, true, true], "the app's second field is no policy, and so neither is its first");
+    assert_eq!(allowed("closed.localhost"), [false, false, false, true]);
+    let asked =
+        browser.eval("new Promise(done => navigator.geolocation.getCurrentPosition(() => done('found'), error => done(error.message)))");
+    assert!(asked.as_str().unwrap().contains("disabled in this document by permissions policy"), "{asked}");
+}
+
+#[test]
+fn a_notice_is_read_once_and_leads_on() {
+    let origin = Origin::start(|received| {
+        let page = format!("<!doctype html><title>Wiki</title><p>the app's page for {}</p>", received.line());
+        Reply::Bytes(
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nSet-Cookie: own=1\r\nContent-Length: {}\r\n\r\n{page}", page.len())
+                .into_bytes(),
+        )
+    });
+    let lab = Lab::new();
+    let config = Config::new(&origin)
+        .replace("{name: rest, then: block}", "{name: everybody, then: forward}")
+        .set("time_zone", "Europe/Berlin")
+        .set("posture", "{sources: {mdm: {ttl: 24h}}, fixes: {disk_encrypted: {text: Turn on FileVault or BitLocker, help: \"https://help.corp.example/disk\"}}, ladder: {disk_encrypted: {warn: 2026-01-01, restrict: 2099-01-01, with: [read-only], block: 2099-02-01}}}");
+    let proxy = lab.start(&config);
+    for (name, size) in [("desk", (1280, 900)), ("phone", (390, 844))] {
+        let mut browser = Browser::start(&lab, size);
+        let before = origin.received().len();
+        browser.open(&url(&proxy, "wiki.localhost", "/page?a=1&b=%2F"));
+        let text = browser.text();
+        for words in [
+            "Something about this device has to be mended soon",
+            "It is not known whether disk encryption is on",
+            "From 1 January 2099 this device can only read Team wiki",
+            "From 1 February 2099 Team wiki is closed to this device",
+            "Turn on FileVault or BitLocker",
+            "security@corp.example",
+            "notice.shown",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        assert!(!browser.has("Log.entryAdded"), "nothing that the page's own policy stops");
+        fits(&mut browser, &format!("notice-{name}.png"), size.0);
+        assert_eq!(origin.received().len(), before, "nothing of it reached the app");
+        browser.click("button");
+        browser.loaded();
+        assert_eq!(browser.text(), "the app's page for GET /page?a=1&b=%2F HTTP/1.1");
+        for _ in 0..2 {
+            browser.open(&url(&proxy, "wiki.localhost", "/again"));
+            assert_eq!(browser.text(), "the app's page for GET /again HTTP/1.1");
+        }
+        let received = origin.received();
+        let again = received.iter().rfind(|received| received.line().starts_with("GET /again ")).unwrap();
+        assert_eq!(again.header("cookie"), ["own=1"], "the app's own cookie and no other");
+        assert!(!received.iter().any(|received| received.line().contains("well-known")));
+        let told = browser.eval("fetch('/data').then(answer => answer.headers.get('vestibule-notice'))");
+        assert_eq!(told, "posture.disk_encrypted.unknown; restrict=2099-01-01; block=2099-02-01");
+    }
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("vestibule_decisions_total", &[("app", "wiki"), ("reason", "notice.shown")]), 2.0);
 }

@@ -288,7 +288,7 @@ impl Said {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) })]
 
     #[test]
     fn what_is_said_of_a_policy_is_true(text in policy(), visits in proptest::collection::vec(visit(), 60)) {

@@ -29,6 +29,8 @@ impl World {
             "/hang" => Reply::Hang(Vec::new()),
             "/half" => Reply::Hang(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf".to_vec()),
             "/cut" => Reply::Close(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf".to_vec()),
+            "/zip" => Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Type: application/zip\r\nContent-Length: 3\r\n\r\nzip".to_vec()),
+            "/grows" => Reply::Bytes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_vec()),
             _ => Reply::text("hello"),
         });
         let lab = Lab::new();
@@ -49,12 +51,19 @@ impl World {
             app("patient", &server, "", managed).replace("300ms", "20s"),
             app("down", &format!("http://{nobody}"), "", managed),
             app("seldom", &server, "", seldom),
+            app("tight", &server, "", "{name: tight, then: restrict, with: [tight]}"),
+            app("spare", &server, "", r#"{name: fit, when: {tier: ">= healthy"}, then: forward}"#),
         ];
         let config = Config::new(&origin)
             .set("apps", &apps.concat())
             .set(
                 "restrictions",
-                "{read-only: {methods: [GET, HEAD, PUT]}, small: {max_body: 8}, seldom: {requests: 1/h}, private: {no_store: true}}",
+                "{read-only: {methods: [GET, HEAD, PUT]}, small: {max_body: 8}, seldom: {requests: 1/h}, private: {no_store: true}, \
+                 tight: {max_response: 4, attachments: block, paths: {deny: [/closed]}}}",
+            )
+            .set(
+                "exceptions",
+                "[{name: spare-phone, device: byod, check: [os_supported, screen_lock], apps: [spare], until: 2098-12-31, by: ops, ticket: T-1}]",
             )
             .set("limits", "{request_head: 1s, body_size: 64}")
             .set("fingerprints", "{baseline: {learn: 1s}, census: {entries: 1}}")
@@ -178,6 +187,12 @@ fn every_answer_is_counted_once_and_logged_once() {
     once(&world, "the first of two", &format!("{seldom} rule.matched knowledge enforce"), "seldom restrict 200", || {
         assert_eq!(world.curl().device(laptop).get("https://seldom.corp.example/").status, 200);
     });
+    let tight = |reason: &str| format!("tight restrict corporate healthy {reason} knowledge enforce");
+    for (path, reason) in [("/closed", "restrict.paths"), ("/zip", "restrict.attachments"), ("/", "restrict.max_response")] {
+        once(&world, reason, &tight(reason), "tight restrict 403", || {
+            assert_eq!(world.curl().device(laptop).get(&format!("https://tight.corp.example{path}")).status, 403);
+        });
+    }
     once(&world, "too many", &format!("{seldom} restrict.requests knowledge enforce"), "seldom restrict 429", || {
         assert_eq!(world.curl().device(laptop).get("https://seldom.corp.example/").status, 429);
     });
@@ -357,6 +372,15 @@ fn requests(world: &World, seen: &mut Exercised) {
     assert_eq!(world.curl().get("https://tried.corp.example/").status, 200);
     seen.reaches(world, &names::REQUESTS, &[wiki, ("effect", "forward"), ("status", "200")], 1.0);
     seen.reaches(world, &names::DECISIONS, &[wiki, ("effect", "restrict"), ("class", "personal_offnet")], 1.0);
+    assert_eq!(world.curl().device(&world.laptop).get("https://tight.corp.example/grows").body, "hell");
+    seen.reaches(world, &names::STREAMS_CUT, &[("reason", "restrict.max_response")], 1.0);
+    let spare = [("exception", "spare-phone")];
+    let before = world.proxy.metrics();
+    assert!(before.has(names::EXCEPTIONS_USED.name) && before.sum(names::EXCEPTIONS_USED.name, &spare) == 0.0);
+    assert_eq!(world.curl().device(&world.byod).get("https://spare.corp.example/").status, 200);
+    seen.reaches(world, &names::EXCEPTIONS_USED, &spare, 1.0);
+    let end: jiff::Timestamp = "2099-01-01T00:00:00Z".parse().unwrap();
+    seen.becomes(world, &names::EXCEPTION_EXPIRY, &spare, end.as_second() as f64);
     seen.reaches(world, &names::DECISION_DURATION, &[], 3.0);
     seen.reaches(world, &names::REQUEST_DURATION, &[wiki, ("effect", "forward")], 1.0);
     seen.reaches(world, &names::UPSTREAM_DURATION, &[wiki], 2.0);

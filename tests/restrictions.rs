@@ -370,6 +370,27 @@ fn streams_of_one_visitor_share_evenly() {
 }
 
 #[test]
+fn a_turn_that_takes_longer_than_the_apps_idle_timeout_ends_nothing() {
+    // Eight at once: each waits for 800 ms between two pieces, and the app's idle timeout is 300 ms.
+    let world = slow(&["one", "two"]);
+    let file = world.lab.write("upload", &"y".repeat(RATE / 2));
+    std::thread::scope(|scope| {
+        let (world, file) = (&world, &file);
+        let up = (0..8).map(|_| scope.spawn(|| world.curl("--http2").post("https://one.corp.example/", &format!("@{}", file.display()))));
+        let down = (0..8).map(|_| scope.spawn(|| world.get("--http1.1", "https://two.corp.example/bytes/131072")));
+        let (up, down): (Vec<_>, Vec<_>) = (up.collect(), down.collect());
+        for stream in up {
+            let answer = stream.join().unwrap();
+            assert_eq!((answer.exit, answer.status, answer.body.as_str()), (0, 200, "131072"), "{}", answer.stderr);
+        }
+        for stream in down {
+            let answer = stream.join().unwrap();
+            assert_eq!((answer.exit, answer.body.len()), (0, RATE / 2), "{}", answer.stderr);
+        }
+    });
+}
+
+#[test]
 fn whoever_leaves_gives_its_turn_back() {
     let world = paced(&["one"], "{bandwidth: 16KiB/s}");
     for _ in 0..3 {

@@ -113,8 +113,7 @@ pub fn layers(file: Obj<'_>, granted: &Granted, names: &Names<'_>, out: &mut Fin
 }
 
 fn every(owner: usize, names: &Names<'_>) -> Vec<AppId> {
-    let owned = names.app_names.iter().enumerate().filter(|(_, app)| app.owner == Some(owner));
-    owned.filter_map(|(at, _)| u32::try_from(at).ok().map(AppId)).collect()
+    names.owned_by(owner).iter().filter_map(|at| u32::try_from(*at).ok().map(AppId)).collect()
 }
 
 /// Apps that a file or grant names must be its owner's; `whose` is that owner in words. A label selects among them; another owner's apps of that label are not meant.

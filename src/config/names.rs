@@ -162,6 +162,10 @@ pub struct Names<'a> {
     pub apps: Table,
     /// As in `apps`.
     pub app_names: Vec<AppName<'a>>,
+    /// Apps by their owner, ascending.
+    by_owner: HashMap<usize, Vec<usize>>,
+    /// Apps by their labels, ascending.
+    by_label: HashMap<&'a str, Vec<usize>>,
     /// A condition reads a posture fact.
     pub reads_posture: Cell<Option<Place>>,
     /// Facts that conditions and ladders read.
@@ -183,6 +187,8 @@ impl<'a> Names<'a> {
             restrictions: map(main, "restrictions", Table::new("restriction"), out),
             apps: Table::new("app"),
             app_names: Vec::new(),
+            by_owner: HashMap::new(),
+            by_label: HashMap::new(),
             reads_posture: Cell::new(None),
             facts: RefCell::default(),
             lifted: RefCell::default(),
@@ -213,6 +219,16 @@ impl<'a> Names<'a> {
         }
     }
 
+    /// The apps of an owner, in the order of their numbers.
+    pub fn owned_by(&self, owner: usize) -> &[usize] {
+        self.by_owner.get(&owner).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The apps with a label, in the order of their numbers.
+    pub fn labelled(&self, label: &str) -> &[usize] {
+        self.by_label.get(label).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// Every app has an entry, a broken one too: the numbers of apps are those of the files.
     fn app(&mut self, obj: Obj<'a>, file_owner: Option<&'a Node>, out: &mut Findings) {
         self.apps.define(obj.text("name").unwrap_or_default(), obj.place_of("name"), out);
@@ -234,7 +250,17 @@ impl<'a> Names<'a> {
             (Some(file), _) => file.text().and_then(|name| self.owners.index(name)),
             (None, None) => None,
         };
-        let labels = obj.items("labels").iter().filter_map(Node::text).collect();
+        let labels: Vec<&str> = obj.items("labels").iter().filter_map(Node::text).collect();
+        let number = self.app_names.len();
+        if let Some(owner) = owner {
+            self.by_owner.entry(owner).or_default().push(number);
+        }
+        for label in &labels {
+            let labelled = self.by_label.entry(label).or_default();
+            if labelled.last() != Some(&number) {
+                labelled.push(number);
+            }
+        }
         self.app_names.push(AppName { obj, owner, owner_place: node.map_or(obj.place, |node| node.place), labels });
     }
 }

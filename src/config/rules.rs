@@ -302,7 +302,7 @@ pub fn select(node: &Node, names: &Names<'_>, out: &mut Findings) -> Vec<AppId> 
     }
     if let Some(label) = node.entry("label").and_then(|entry| entry.value.text().map(|text| (entry, text))) {
         let (entry, label) = label;
-        apps.extend(names.app_names.iter().enumerate().filter(|(_, app)| app.labels.contains(&label)).map(|(at, _)| at));
+        apps.extend(names.labelled(label));
         if apps.is_empty() {
             out.warn(entry.value.place, format!("no app has the label `{}`", short(label)));
         }
@@ -310,7 +310,7 @@ pub fn select(node: &Node, names: &Names<'_>, out: &mut Findings) -> Vec<AppId> 
     if let Some(entry) = node.entry("owner")
         && let Some(owner) = names.owners.find(&entry.value, out)
     {
-        apps.extend(names.app_names.iter().enumerate().filter(|(_, app)| app.owner == Some(owner)).map(|(at, _)| at));
+        apps.extend(names.owned_by(owner));
         if apps.is_empty() {
             out.warn(entry.value.place, format!("{} owns no app", entry.value.found()));
         }

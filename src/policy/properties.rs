@@ -1,233 +1,43 @@
 //! What holds for every policy and every visit.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod given;
+mod reference;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
+use jiff::Timestamp;
 use proptest::prelude::*;
-use proptest::sample::select;
 
-use super::draft::*;
+use self::given::*;
+pub use self::given::{policies, visits};
+
+use super::draft::{Step, *};
 use super::testing::*;
 use super::*;
 use crate::model::*;
-
-const FACTS: [&str; 2] = ["disk_encrypted", "screen_lock"];
-const HEADERS: [&str; 2] = ["x-a", "x-b"];
-
-fn compare() -> impl Strategy<Value = Compare> {
-    select(vec![Compare::Less, Compare::AtMost, Compare::Equal, Compare::AtLeast, Compare::More])
-}
-
-fn ages() -> impl Strategy<Value = Vec<(Compare, Duration)>> {
-    prop::collection::vec((compare(), select(vec![0u64, 1, 2, 24, 30]).prop_map(|hours| Duration::from_secs(hours * 3600))), 1..3)
-}
-
-fn want(words: &[&'static str]) -> impl Strategy<Value = Want> + use<> {
-    let words = words.to_vec();
-    prop_oneof![
-        6 => prop::collection::vec(select(words), 1..3).prop_map(|words| text(&words)),
-        1 => Just(Want::Any),
-        1 => Just(Want::None),
-    ]
-}
-
-/// Of the record and of the request; `derived` adds class and tier.
-fn leaf(derived: bool) -> BoxedStrategy<Condition> {
-    let fact = || select(FACTS.to_vec()).prop_map(Arc::<str>::from);
-    let states = prop::collection::vec(select(FactState::ALL.to_vec()), 1..3);
-    let plain = prop_oneof![
-        want(&["approved", "lost", "none"]).prop_map(|want| Test::Device(DeviceField::State, want)),
-        want(&["corporate", "personal", "none"]).prop_map(|want| Test::Device(DeviceField::Ownership, want)),
-        want(&["true", "false"]).prop_map(|want| Test::Device(DeviceField::OnNet, want)),
-        want(&["finance", "f*", "*"]).prop_map(|want| Test::Device(DeviceField::Team, want)),
-        want(&["pilot", "*"]).prop_map(|want| Test::Device(DeviceField::Tags, want)),
-        (fact(), states).prop_map(|(fact, states)| Test::Fact(fact, states)),
-        (fact(), ages()).prop_map(|(fact, ages)| Test::FactAge(fact, ages)),
-        ages().prop_map(Test::PostureAge),
-        ages().prop_map(Test::KnownFor),
-        (compare(), 13..16u64).prop_map(|(compare, version)| Test::OsVersion(vec![(compare, Version(vec![version]))])),
-        select(vec![KeyProof::None, KeyProof::Certificate]).prop_map(|proof| Test::KeyProof(vec![proof])),
-        want(&["macos", "unavailable"]).prop_map(|want| Test::Claim(ClaimField::Os, want)),
-        want(&["ua_vs_hints", "record_os_vs_wire", "*"]).prop_map(|want| Test::Wire(WireField::Contradictions, want)),
-        want(&["linux", "unavailable"]).prop_map(|want| Test::Wire(WireField::Os, want)),
-        want(&["true", "false"]).prop_map(|want| Test::Wire(WireField::Drift, want)),
-        select(vec![None, Some(ZoneId(0))]).prop_map(|zone| Test::Zone(vec![zone])),
-        select(vec!["GET", "POST"]).prop_map(|method| Test::Method(vec![Glob(method.to_owned())])),
-        select(vec!["/", "/a/*", "*b"]).prop_map(|glob| Test::Path(vec![Glob(glob.to_owned())])),
-        select(vec!["wiki", "*.example"]).prop_map(|glob| Test::Host(vec![Glob(glob.to_owned())])),
-        (select(HEADERS.to_vec()), want(&["1", "*", "none"])).prop_map(|(name, want)| Test::Header(HeaderName::from_static(name), want)),
-    ];
-    let plain = plain.prop_map(Condition::Test);
-    if !derived {
-        return plain.boxed();
-    }
-    let classes = select(vec![CORPORATE, ONNET, OFFNET, ClassId::BLIND, ClassId::UNCLASSIFIED]);
-    let derived = prop_oneof![
-        prop::collection::vec(classes, 1..3).prop_map(Test::Class),
-        prop::collection::vec((compare(), (0..4u8).prop_map(TierId)), 1..3).prop_map(Test::Tier),
-    ];
-    prop_oneof![2 => plain, 1 => derived.prop_map(Condition::Test)].boxed()
-}
-
-fn condition(derived: bool) -> BoxedStrategy<Condition> {
-    let tree = leaf(derived).prop_recursive(2, 6, 3, |inner| {
-        prop_oneof![
-            2 => prop::collection::vec(inner.clone(), 0..3).prop_map(Condition::All),
-            2 => prop::collection::vec(inner.clone(), 0..3).prop_map(Condition::Any),
-            1 => inner.prop_map(|inner| Condition::Not(Box::new(inner))),
-        ]
-    });
-    tree.boxed()
-}
-
-fn mode() -> impl Strategy<Value = Mode> {
-    prop_oneof![3 => Just(Mode::Enforce), 1 => Just(Mode::Report)]
-}
-
-fn effect() -> impl Strategy<Value = Effect> {
-    select(Effect::ALL.to_vec())
-}
-
-/// Names are the index, so that a rule keeps its name when others are taken away.
-fn rules(most: usize) -> impl Strategy<Value = Vec<Rule>> {
-    let parts = (condition(true), effect(), 0..4u8, mode());
-    let rules = prop::collection::vec(parts, 0..most);
-    rules.prop_map(|rules| {
-        let each = rules.into_iter().enumerate().map(|(index, (when, then, with, mode))| {
-            let with = if then == Effect::Restrict { vec![with] } else { vec![] };
-            Rule { mode, ..rule(&format!("r{index}"), when, then, &with) }
-        });
-        each.collect()
-    })
-}
-
-fn guardrails() -> impl Strategy<Value = Vec<Guardrail>> {
-    rules(4).prop_map(|rules| {
-        let strict = rules.into_iter().filter(|rule| rule.then != Effect::Forward);
-        let each = strict.map(|rule| Guardrail {
-            name: rule.name.replace('r', "g"),
-            apps: None,
-            when: rule.when,
-            then: rule.then,
-            with: rule.with,
-            mode: rule.mode,
-        });
-        each.collect()
-    })
-}
-
-pub fn policies() -> impl Strategy<Value = Draft> {
-    let caps = prop::collection::vec((condition(false), 0..4u8), 0..2);
-    let layers = prop::collection::vec((rules(3), 0..2u16), 0..2);
-    (rules(6), guardrails(), layers, caps, condition(false), mode()).prop_map(|(rules, guardrails, layers, caps, requirement, mode)| {
-        let mut draft = draft(rules);
-        draft.guardrails = guardrails;
-        let owned = layers.into_iter().flat_map(|(rules, owner)| rules.into_iter().map(move |rule| layer(owner, rule)));
-        draft.layers = owned
-            .enumerate()
-            .map(|(index, mut layer)| {
-                layer.rule.name = format!("l{index}");
-                layer
-            })
-            .collect();
-        let caps = caps.into_iter().map(|(when, max_tier)| Cap { name: "cap".to_owned(), when, max_tier: TierId(max_tier) });
-        draft.caps = caps.collect();
-        draft.tiers[2].require = requirement;
-        draft.apps[0].mode = mode;
-        draft
-    })
-}
-
-fn devices() -> impl Strategy<Value = Device> {
-    let facts = prop::collection::vec((select(vec!["mdm", "manual", "rumour"]), proptest::bool::ANY, -30..3i64), 0..3);
-    let facts = prop::collection::vec(facts, FACTS.len());
-    (
-        select(DeviceState::ALL.to_vec()),
-        select(vec![None, Some(Ownership::Corporate), Some(Ownership::Personal)]),
-        proptest::arbitrary::any::<Option<bool>>(),
-        select(vec![None, Some("finance"), Some("sales")]),
-        select(vec![None, Some("14.2"), Some("13"), Some("beta")]),
-        facts,
-    )
-        .prop_map(|(state, ownership, onnet, team, version, facts)| Device {
-            state,
-            ownership,
-            onnet,
-            team: team.map(str::to_owned),
-            os_version: version.map(str::to_owned),
-            posture: FACTS
-                .iter()
-                .zip(facts)
-                .map(|(name, observations)| Fact {
-                    name: (*name).to_owned(),
-                    observations: observations.into_iter().map(|(source, ok, hours)| observed(source, ok, hours * 3600)).collect(),
-                })
-                .collect(),
-            ..laptop()
-        })
-}
-
-fn requests() -> impl Strategy<Value = Visit> {
-    let headers = prop::collection::vec((select(HEADERS.to_vec()), select(vec!["1", "2"])), 0..3);
-    (
-        select(vec!["GET", "POST", "PUT"]),
-        select(vec!["/", "/a/b", "/b"]),
-        headers,
-        proptest::bool::ANY,
-        proptest::bool::ANY,
-        proptest::bool::ANY,
-        select(vec![None, None, Some(Contradiction::UaVsHints), Some(Contradiction::RecordOsVsWire)]),
-    )
-        .prop_map(|(method, path, headers, office, claims, elsewhere, contradiction)| {
-            let mut visit = Visit::of(laptop()).to(method, path);
-            visit.headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
-            visit.claims.os = claims.then_some(Os::MacOs);
-            if let Some(kind) = contradiction {
-                visit.sight.comparison.contradictions = [kind].into_iter().collect();
-                visit.sight.comparison.strong = visit.sight.comparison.contradictions;
-                visit.sight.drift = true;
-            }
-            if elsewhere {
-                visit.host = host("a.example");
-            }
-            if office { visit.in_office() } else { visit }
-        })
-}
-
-fn standings() -> impl Strategy<Value = Standing> {
-    let known = (devices(), select(vec![Freshness::Fresh, Freshness::Stale, Freshness::TooOld]), 1..50i64);
-    prop_oneof![
-        6 => known.prop_map(|(device, freshness, hours)| Standing::Known {
-            device: Arc::new(device),
-            freshness,
-            proof_ends: at(hours * 3600).as_second(),
-        }),
-        1 => Just(Standing::NoRecord(NoRecord::NoProof)),
-        1 => Just(Standing::Unreadable),
-    ]
-}
-
-pub fn visits() -> impl Strategy<Value = Visit> {
-    (requests(), standings()).prop_map(|(visit, standing)| Visit { standing, ..visit })
-}
 
 /// What a decision lets pass.
 #[derive(Debug, PartialEq)]
 struct Access {
     methods: Vec<&'static str>,
-    max_body: u64,
-    may_store: bool,
+    paths: Vec<&'static str>,
+    /// Bytes of bodies and responses, seconds of streams.
+    most: [u64; 3],
+    /// Caches, attachments, pages without a sandbox.
+    may: [bool; 3],
     rates: u64,
 }
 
 fn access(policy: &Policy, decision: &Decision) -> Access {
     let open = decision.done.effect != Effect::Block;
+    let merged = &decision.merged;
     let methods = ["GET", "HEAD", "OPTIONS", "POST", "PUT"].into_iter();
+    let paths = ["/", "/a", "/a/b", "/b"].into_iter();
+    let size = |most: Option<u64>| if open { most.unwrap_or(u64::MAX) } else { 0 };
     Access {
-        methods: methods.filter(|method| open && policy.allows_method(&decision.merged, method)).collect(),
-        max_body: if open { decision.merged.max_body.unwrap_or(u64::MAX) } else { 0 },
-        may_store: open && !decision.merged.no_store,
+        methods: methods.filter(|method| open && policy.allows_method(merged, method)).collect(),
+        paths: paths.filter(|path| open && !policy.path_refused(decision.done.restrictions, path)).collect(),
+        most: [merged.max_body, merged.max_response, merged.max_stream.map(|most| most.as_secs())].map(size),
+        may: [!merged.no_store, !merged.no_attachments, !merged.sandbox].map(|may| open && may),
         rates: if open { decision.done.restrictions.0 & 1 << SLOW } else { 1 << SLOW },
     }
 }
@@ -235,8 +45,9 @@ fn access(policy: &Policy, decision: &Decision) -> Access {
 impl Access {
     fn within(&self, other: &Self) -> bool {
         self.methods.iter().all(|method| other.methods.contains(method))
-            && self.max_body <= other.max_body
-            && self.may_store <= other.may_store
+            && self.paths.iter().all(|path| other.paths.contains(path))
+            && self.most.iter().zip(other.most).all(|(one, other)| *one <= other)
+            && self.may.iter().zip(other.may).all(|(one, other)| *one <= other)
             && self.rates & other.rates == other.rates
     }
 }
@@ -249,12 +60,41 @@ fn without_reports(mut draft: Draft) -> Draft {
     draft.guardrails.retain(|guardrail| guardrail.mode == Mode::Enforce);
     draft.layers.retain(|layer| layer.rule.mode == Mode::Enforce);
     draft.apps[0].rules.retain(|rule| rule.mode == Mode::Enforce);
+    draft.ladders.iter_mut().for_each(|ladder| ladder.steps.retain(|(_, step)| *step >= Step::Restrict));
+    draft
+}
+
+/// Nothing of it is in report mode at that moment.
+fn enforced(mut draft: Draft, now: Timestamp) -> Draft {
+    draft.apps[0].mode = Mode::Enforce;
+    draft.apps[0].rules.iter_mut().for_each(|rule| rule.mode = Mode::Enforce);
+    draft.layers.iter_mut().for_each(|layer| layer.rule.mode = Mode::Enforce);
+    draft.guardrails.iter_mut().for_each(|guardrail| guardrail.mode = Mode::Enforce);
+    for ladder in &mut draft.ladders {
+        if ladder.steps.iter().any(|(from, _)| *from <= now) {
+            ladder.steps.retain(|(_, step)| *step >= Step::Restrict);
+            ladder.steps.first_mut().into_iter().for_each(|(from, _)| *from = (*from).min(now));
+        }
+    }
     draft
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
+    #[test]
+    fn decisions_are_those_of_the_definition(draft in policies(), visit in visits()) {
+        let told = reference::answer(&draft, &visit);
+        let decision = visit.decide(&Policy::compile(draft));
+        prop_assert_eq!((decision.class, decision.tier), (told.class, told.tier));
+        let glass = match decision.done.rule { RuleRef::Exception(index) => Some(index), _ => None };
+        prop_assert_eq!(glass, told.glass);
+        prop_assert_eq!((decision.done.effect, decision.done.restrictions), told.done);
+        prop_assert_eq!((decision.would.effect, decision.would.restrictions), told.would);
+        prop_assert_eq!(decision.notices.iter().collect::<Vec<_>>(), told.notices);
+    }
+
+    /// Guardrails and ladders, whatever owners' files and delegations say.
     #[test]
     fn guardrails_always_hold(draft in policies(), visit in visits()) {
         let alone = Draft { layers: vec![], apps: vec![app("wiki", vec![forward(always())])], ..draft.clone() };
@@ -277,6 +117,27 @@ proptest! {
         let (before, after) = (Policy::compile(draft), Policy::compile(more));
         let (a, b) = (visit.decide(&before), visit.decide(&after));
         prop_assert_eq!(a.done.effect, b.done.effect);
+        prop_assert!(access(&after, &b).within(&access(&before, &a)));
+    }
+
+    #[test]
+    fn adding_a_key_to_a_restriction_never_adds_access(draft in policies(), visit in visits(), changed in 0..4usize, key in 0..9, size in 0..4u64) {
+        let mut more = draft.clone();
+        let restriction = &mut more.restrictions[changed];
+        match key {
+            0 => restriction.methods = restriction.methods.take().or(Some(vec!["PUT".to_owned()])),
+            1 => restriction.allowed_paths = restriction.allowed_paths.take().or(Some(vec![Glob("/a*".to_owned())])),
+            2 => restriction.denied_paths.push(Glob("*b".to_owned())),
+            3 => restriction.max_body = Some(restriction.max_body.unwrap_or(u64::MAX).min(size << 9)),
+            4 => restriction.max_response = Some(restriction.max_response.unwrap_or(u64::MAX).min(size)),
+            5 => restriction.max_stream = Some(std::time::Duration::from_secs(size)),
+            6 => restriction.no_store = true,
+            7 => restriction.sandbox = true,
+            _ => restriction.no_attachments = true,
+        }
+        let (before, after) = (Policy::compile(draft), Policy::compile(more));
+        let (a, b) = (visit.decide(&before), visit.decide(&after));
+        prop_assert_eq!((a.done, a.would), (b.done, b.would));
         prop_assert!(access(&after, &b).within(&access(&before, &a)));
     }
 
@@ -309,11 +170,7 @@ proptest! {
 
     #[test]
     fn what_would_be_done_is_what_is_done_were_nothing_in_report_mode(draft in policies(), visit in visits()) {
-        let mut enforced = draft.clone();
-        enforced.apps[0].mode = Mode::Enforce;
-        enforced.apps[0].rules.iter_mut().for_each(|rule| rule.mode = Mode::Enforce);
-        enforced.layers.iter_mut().for_each(|layer| layer.rule.mode = Mode::Enforce);
-        enforced.guardrails.iter_mut().for_each(|guardrail| guardrail.mode = Mode::Enforce);
+        let enforced = enforced(draft.clone(), visit.now);
         let (report, enforce) = (visit.decide(&Policy::compile(draft)), visit.decide(&Policy::compile(enforced)));
         prop_assert_eq!(report.would.effect, enforce.done.effect);
         prop_assert_eq!(report.would.restrictions, enforce.done.restrictions);
@@ -420,6 +277,52 @@ proptest! {
         for steps in [&explanation.classes, &explanation.rules] {
             let settled = steps.iter().position(|step| step.verdict == Verdict::Matched).unwrap_or(steps.len());
             prop_assert!(steps.iter().skip(settled + 1).all(|step| step.verdict == Verdict::NotReached));
+        }
+    }
+
+    #[test]
+    fn no_exception_helps_a_device_without_a_record_or_whose_record_cannot_be_read(draft in policies(), visit in requests(), blind: bool) {
+        let standing = if blind { Standing::NoRecord(NoRecord::NoProof) } else { Standing::Unreadable };
+        let visit = Visit { standing, ..visit };
+        let without = Policy::compile(Draft { exceptions: vec![], ..draft.clone() });
+        let (with, without) = (visit.decide(&Policy::compile(draft)), visit.decide(&without));
+        prop_assert_eq!((with.done.effect, with.done.restrictions, with.done.rule), (without.done.effect, without.done.restrictions, without.done.rule));
+        prop_assert!(with.exceptions.as_slice().is_empty());
+    }
+
+    /// What exceptions do is what a better record would have done: none of them does more. (Taking one away may open something where a rule is
+    /// kinder to a fact that fails.) Where no rule reads an age, which a lifted fact has not.
+    #[test]
+    fn exceptions_do_what_a_record_whose_facts_are_ok_would_have_done(draft in policies(), visit in requests(), device in devices()) {
+        let ages = |test: &Test| matches!(test, Test::FactAge(..) | Test::PostureAge(_));
+        let (mut rules, mut derived) = (draft.apps[0].rules.iter().map(|rule| &rule.when).collect::<Vec<_>>(), vec![&draft.tiers[2].require]);
+        rules.extend(draft.guardrails.iter().map(|guardrail| &guardrail.when).chain(draft.layers.iter().map(|layer| &layer.rule.when)));
+        derived.extend(draft.ladders.iter().map(|ladder| &ladder.when).chain(draft.caps.iter().map(|cap| &cap.when)));
+        if rules.into_iter().chain(derived).any(|when| when.reads(&ages)) {
+            return Ok(());
+        }
+        let visit = Visit { standing: Visit::of(device.clone()).standing, ..visit };
+        let mut mended = device;
+        for fact in reference::lifted(&draft, &visit) {
+            mended.posture.retain(|known| *known.name != *fact);
+            mended.posture.push(Fact { name: fact.to_string(), observations: vec![observed("mdm", true, 0)] });
+        }
+        mended.posture.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut draft = draft;
+        draft.exceptions.retain(|exception| exception.lifts != Lifts::Everything);
+        let with = visit.decide(&Policy::compile(draft.clone()));
+        let mended = Visit { standing: Visit::of(mended).standing, ..visit }.decide(&Policy::compile(Draft { exceptions: vec![], ..draft }));
+        let same = |decision: Decision| Decision { valid_until: None, exceptions: ExceptionList::default(), ..decision };
+        prop_assert_eq!(same(with), same(mended));
+    }
+
+    #[test]
+    fn broken_glass_forwards_and_is_the_only_exception_that_decides(draft in policies(), visit in visits()) {
+        let decision = visit.decide(&Policy::compile(draft));
+        if let RuleRef::Exception(index) = decision.done.rule {
+            prop_assert_eq!((decision.done.effect, decision.mode, decision.would), (Effect::Forward, Mode::Enforce, decision.done));
+            prop_assert!(decision.exceptions.as_slice().contains(&index));
+            prop_assert_eq!(visit.standing.device().map(|device| device.state), Some(DeviceState::Approved));
         }
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn noticed<'a>(policy: &'a Policy, decision: &Decision, standing: &St
     ladders.map(|(ladder, to_come)| Concern { ladder, state: state(ladder), to_come }).collect()
 }
 
-/// Steps with a date on a refusal: of the ladder that decided it, and of those that the person is told of.
+/// The step in force and those to come, on a refusal: of the ladder that decided it, and of those that the person is told of.
 pub(super) fn deadlines<'a>(policy: &'a Policy, decision: &Decision, now: Timestamp) -> Vec<Deadline<'a>> {
     let draft = policy.draft();
     let decided = match decision.done.rule {
@@ -73,7 +73,9 @@ pub(super) fn deadlines<'a>(policy: &'a Policy, decision: &Decision, now: Timest
     let several = ladders.len() > 1;
     let title = policy.app_title(decision.app);
     let of = |ladder: &'a Ladder| {
-        let steps = ladder.steps.iter().filter(|(_, step)| enforces(*step));
+        // What a later step has taken the place of is history.
+        let in_force = ladder.steps.iter().rposition(|(at, _)| *at <= now).unwrap_or(0);
+        let steps = ladder.steps.iter().skip(in_force).filter(|(_, step)| enforces(*step));
         steps.map(move |(at, step)| Deadline {
             fact: &ladder.fact,
             step: word(*step),

@@ -39,7 +39,7 @@ impl<'a> Restricted<'a> {
             By::Path => Page::new(
                 Kind::Path,
                 "This part of the app is not open to this device",
-                format!("Other parts of {} are. Nothing has been changed.", self.title),
+                format!("Other parts of {} are open. Nothing has been changed.", self.title),
             )
             .code(key(RestrictionKey::Paths)),
             By::Attachment => Page::new(

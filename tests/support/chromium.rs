@@ -17,7 +17,7 @@ pub struct Seen {
 }
 
 /// Ends the whole browser, also when a test fails.
-struct Group(Child);
+pub(super) struct Group(pub(super) Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
@@ -60,7 +60,7 @@ pub fn open(lab: &Lab, url: &str, args: &[&str]) -> Seen {
 }
 
 /// Of the edge's certificate, as Chromium wants it.
-fn edge_key(lab: &Lab) -> String {
+pub(super) fn edge_key(lab: &Lab) -> String {
     let certificate = CertificateDer::from_pem_file(lab.path("certs/edge.pem")).unwrap();
     let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, parsed.tbs_certificate.subject_pki.raw);

@@ -16,6 +16,7 @@
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where its world breaks")]
 
+pub mod cdp;
 pub mod chromium;
 mod client;
 mod config;
