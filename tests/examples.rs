@@ -80,7 +80,7 @@ fn every_example_is_good_and_meets_its_own_tests() {
         assert!(listed.contains(&path) || path.to_str().unwrap().contains("policy.d"), "{path:?} is in no test");
     }
     for name in EXAMPLES {
-        let told = lab.vestibule(&["check", "-c", &format!("config/examples/{name}")]).succeeded().stdout;
+        let told = lab.vestibule(&["check", "--strict", "-c", &format!("config/examples/{name}")]).succeeded().stdout;
         assert!(told.contains(": ok, 0 warnings; ") && told.contains(" tests passed, "), "{name}: {told}");
         let tests = config::load(&lab.path("config/examples").join(name)).unwrap().configuration.tests.len();
         assert!(tests >= 5, "{name} has {tests} tests");
@@ -548,7 +548,7 @@ fn documented_lab(change: impl FnOnce(&mut Value)) -> Lab {
 
 #[test]
 fn the_policy_that_the_guide_builds_is_good_and_so_is_each_recipe() {
-    let check = |lab: &Lab| lab.vestibule(&["check", "-c", "vestibule.yaml"]).succeeded().stdout;
+    let check = |lab: &Lab| lab.vestibule(&["check", "--strict", "-c", "vestibule.yaml"]).succeeded().stdout;
     let told = check(&documented_lab(|_| {}));
     assert!(told.contains(": ok, 0 warnings; ") && told.contains("6 tests passed"), "{told}");
     let (_, _, recipes) = documented();
@@ -593,10 +593,15 @@ fn every_restriction_and_every_command_of_the_guide_is_there_and_works() {
         let logged = std::fs::read_to_string(lab.path("data/decisions.jsonl")).is_ok_and(|log| log.ends_with('\n'));
         (shown.code == Some(0) && logged).then_some(())
     });
+    let log = std::fs::read_to_string(lab.path("data/decisions.jsonl")).unwrap();
+    let request: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
     let mut run = 0;
     for (_, block) in blocks("sh") {
         for line in block.lines() {
-            let line = line.replace("REVISION", revision).replace("http://localhost:9470", &admin);
+            let line = line
+                .replace("REVISION", revision)
+                .replace("REQUEST_ID", request["request_id"].as_str().unwrap())
+                .replace("http://localhost:9470", &admin);
             let mut words = line.split(' ');
             let output = match words.next() {
                 Some("vestibule") => lab.vestibule(&words.collect::<Vec<_>>()).succeeded().stdout,
