@@ -257,9 +257,9 @@ fn visit() -> impl Strategy<Value = Visit> {
 /// What was said of the rules, classes and tiers, by their numbers.
 #[derive(Debug, Default)]
 struct Said {
-    unreached: Vec<u16>,
-    unmet: Vec<u16>,
-    classes: Vec<u16>,
+    unreached: Vec<u32>,
+    unmet: Vec<u32>,
+    classes: Vec<u32>,
     tiers: Vec<u8>,
 }
 
@@ -322,7 +322,7 @@ proptest! {
                 prop_assert!(!said.unreached.contains(&rule), "rule {rule} decides\n{}", story());
                 prop_assert!(!visit.sure || !said.unmet.contains(&rule), "rule {rule} decides and all is decided\n{}", story());
             }
-            prop_assert!(!said.classes.contains(&decision.class.0), "a class that nobody has\n{}", story());
+            prop_assert!(!said.classes.contains(&u32::from(decision.class.0)), "a class that nobody has\n{}", story());
             prop_assert!(!said.tiers.iter().any(|tier| decision.tier.0 >= *tier), "a tier that nobody has\n{}", story());
             prop_assert!(decision.done.effect != Effect::Forward || decision.done.rule != RuleRef::None);
         }
