@@ -243,6 +243,33 @@ fn check_warns_of_hosts_that_no_certificate_covers() {
     assert_eq!(said.matches("covers").count(), 2, "{said}");
 }
 
+#[test]
+fn check_speaks_json_and_prints_what_is_in_effect() {
+    let origin = Origin::answering(Reply::text(""));
+    let lab = Lab::new();
+    let config = Config::new(&origin);
+    lab.configure(&config);
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let good = json(&lab.vestibule(&["check", "-c", "vestibule.yaml", "--format", "json"]).succeeded().stdout);
+    assert_eq!((&good["usable"], &good["errors"], &good["apps"]), (&true.into(), &0.into(), &1.into()));
+
+    // What is printed is a configuration, and the same when it is printed again.
+    let printed = lab.vestibule(&["check", "-c", "vestibule.yaml", "--print"]).succeeded().stdout;
+    assert!(printed.contains("time_zone: UTC\n") && printed.contains("handshake: \"10s\"\n"), "{printed}");
+    lab.write("again.yaml", &printed);
+    let again = lab.vestibule(&["check", "-c", "again.yaml", "--print"]).succeeded().stdout;
+    assert_eq!(again.replace("again.yaml", "vestibule.yaml"), printed);
+
+    lab.configure(&config.set("limts", "{}"));
+    for args in [&["--format", "json"][..], &["--format", "json", "--strict"]] {
+        let run = lab.vestibule(&[&["check", "-c", "vestibule.yaml"], args].concat());
+        let bad = json(&run.stdout);
+        assert_eq!((run.code, &bad["usable"], &bad["errors"]), (Some(1), &false.into(), &1.into()), "{bad}");
+        assert_eq!((&bad["diagnostics"][0]["file"], &bad["diagnostics"][0]["key"]), (&"vestibule.yaml".into(), &"limts".into()));
+        assert!(bad["diagnostics"][0]["line"].as_u64().is_some_and(|line| line > 1) && run.stderr.is_empty(), "{bad}{}", run.stderr);
+    }
+}
+
 /// A copy of config/ without keys, as somebody has it who starts.
 fn copied_tree() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();

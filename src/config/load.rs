@@ -17,6 +17,9 @@ use super::{Configuration, Loaded, certificates, signatures};
 /// More owners' files than this are no policy.
 const MOST_FILES: usize = 10_000;
 
+/// Bytes of all owners' files together.
+const LARGEST_OF_ALL: usize = 128 << 20;
+
 /// Reads the configuration at `path` with all that it names.
 ///
 /// # Errors
@@ -35,10 +38,19 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     if let Some((policy_dir, place)) = parsed.policy_dir() {
         match owners_files(&policy_dir) {
             Ok(paths) => {
+                let mut left = LARGEST_OF_ALL;
                 for path in paths {
                     match read(&path, LARGEST) {
-                        Ok(bytes) => files.push((path, bytes)),
+                        Ok(bytes) => {
+                            left = left.saturating_sub(bytes.len());
+                            files.push((path, bytes));
+                        }
                         Err(why) => wrong.push((place, format!("{}: {why}", path.display()))),
+                    }
+                    if left == 0 {
+                        wrong.push((place, format!("its files come to more than {} MiB", LARGEST_OF_ALL >> 20)));
+                        files.truncate(1);
+                        break;
                     }
                 }
             }

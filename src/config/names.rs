@@ -141,6 +141,8 @@ impl Table {
     }
 }
 
+const MOST_APPS: usize = 10_000;
+
 /// An app as selectors and owners' files see it.
 #[derive(Debug)]
 pub struct AppName<'a> {
@@ -208,7 +210,7 @@ impl<'a> Names<'a> {
                 names.app(obj, owner, out);
             }
         }
-        names.apps.limit(10_000, out);
+        names.apps.limit(MOST_APPS, out);
         names
     }
 
@@ -231,6 +233,10 @@ impl<'a> Names<'a> {
 
     /// Every app has an entry, a broken one too: the numbers of apps are those of the files.
     fn app(&mut self, obj: Obj<'a>, file_owner: Option<&'a Node>, out: &mut Findings) {
+        // One too many is an error; millions would cost memory beside.
+        if self.apps.len() > MOST_APPS {
+            return;
+        }
         self.apps.define(obj.text("name").unwrap_or_default(), obj.place_of("name"), out);
         let own = obj.get("owner");
         if let (Some(own), Some(file)) = (own, file_owner)

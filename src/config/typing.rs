@@ -16,6 +16,9 @@ use super::{apps, grants, policy_tests, rules, shapes, signatures, text, walk};
 use crate::fingerprint::Known;
 use crate::policy::draft::{Draft, HostPattern};
 
+/// Values in all files together: each takes some 200 bytes of memory.
+const MOST_NODES: usize = 4_000_000;
+
 /// All that was found: what is wrong, and the configuration if nothing is.
 #[derive(Debug)]
 pub struct Parsed {
@@ -39,7 +42,8 @@ impl Parsed {
     pub fn new(files: &[(PathBuf, Vec<u8>)], folder: &Path, cpus: usize) -> Self {
         let mut out = Findings::default();
         let texts: Vec<Option<String>> = files.iter().enumerate().map(|(at, (_, bytes))| text::decode(bytes, at, &mut out)).collect();
-        let trees = texts.iter().enumerate().map(|(at, text)| tree(text.as_deref()?, at, &mut out)).collect();
+        let mut left = MOST_NODES;
+        let trees = texts.iter().enumerate().map(|(at, text)| tree(text.as_deref()?, at, &mut left, &mut out)).collect();
         let texts = texts.into_iter().map(Option::unwrap_or_default).collect();
         let mut parsed = Self {
             files: files.iter().map(|(path, _)| path.clone()).collect(),
@@ -171,9 +175,18 @@ impl Parsed {
     }
 }
 
-/// One file's tree, walked against its shape.
-fn tree(text: &str, file: usize, out: &mut Findings) -> Option<Node> {
-    let node = yaml::parse(text, file, out)?;
+/// One file's tree, counted against what is `left` for all, walked against its shape.
+fn tree(text: &str, file: usize, left: &mut usize, out: &mut Findings) -> Option<Node> {
+    // One file too many is enough to say.
+    if *left == 0 {
+        return None;
+    }
+    let (node, count) = yaml::counted(text, file, out)?;
+    *left = left.saturating_sub(count);
+    if *left == 0 {
+        out.syntax(Place::of_file(file), format!("more than {MOST_NODES} values in all files up to this one"));
+        return None;
+    }
     let (shape, what) = if file == 0 { (&shapes::ROOT, "the configuration") } else { (&shapes::OWNER_FILE, "an owner's file") };
     if matches!(node.value, Value::Null) {
         out.shape(Place::of_file(file), format!("found nothing, expected {what}"));

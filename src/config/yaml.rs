@@ -121,10 +121,16 @@ pub fn short(text: &str) -> String {
 
 /// The tree of one file. `None`: the file is not YAML that we read, and the one error is in `out`.
 pub fn parse(text: &str, file: usize, out: &mut Findings) -> Option<Node> {
+    counted(text, file, out).map(|(node, _)| node)
+}
+
+/// With the number of its nodes.
+pub fn counted(text: &str, file: usize, out: &mut Findings) -> Option<(Node, usize)> {
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options()) {
         Ok(raw) => {
             let mut builder = Builder { text, file, next: 0, out };
-            Some(builder.node(raw))
+            let node = builder.node(raw);
+            Some((node, usize::try_from(builder.next).unwrap_or(usize::MAX)))
         }
         Err(error) => {
             let place = error.location().map_or(Place::of_file(file), |at| place(at, file));
@@ -176,6 +182,9 @@ fn explain(text: &str, place: Place, error: &serde_saphyr::Error) -> String {
         return limit;
     }
     let message = error.without_snippet().render();
+    if message.contains("found a tab") {
+        return "found a tab; YAML wants spaces".to_owned();
+    }
     // The position is told by us already.
     let message = message.split(" at line ").next().unwrap_or(&message).lines().next().unwrap_or_default();
     let message = message.strip_prefix("error: ").unwrap_or(message);

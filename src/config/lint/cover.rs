@@ -4,7 +4,7 @@ use super::boxes::{Decided, Dim, Part};
 use super::domain::Domain;
 
 /// More parts of earlier lines than this are not looked at: an app of very many rules costs time in proportion to their number.
-const MOST_PARTS: usize = 256;
+const MOST_PARTS: usize = 128;
 
 /// Lines that are tried whether a cover does without them.
 const MOST_TRIED: usize = 16;
