@@ -31,6 +31,10 @@ impl Cost {
         Self { hard: self.hard + other.hard, soft: self.soft + other.soft, never: self.never || other.never }
     }
 
+    const fn any(self) -> bool {
+        self.hard + self.soft > 0
+    }
+
     /// What can be changed before what cannot, then the fewest.
     const fn order(self) -> (bool, bool, u32) {
         (self.never, self.hard > 0, self.hard + self.soft)
@@ -95,6 +99,8 @@ struct Way<'g> {
     place: Option<usize>,
     need: Need<'g>,
     grant: Option<&'g Grant>,
+    /// Something has to cease to match before it.
+    obstructed: bool,
 }
 
 impl Scene<'_> {
@@ -222,7 +228,13 @@ impl Scene<'_> {
             if line.then < search.effect {
                 let grant = need.grants(line.then).min_by_key(|grant| self.cost(&grant.tier, true).order());
                 let climb = grant.map_or(need.without(), |grant| self.cost(&grant.tier, true));
-                offer(Way { cost: self.cost(&line.when, true).plus(climb).plus(before), place: Some(place), need, grant });
+                offer(Way {
+                    cost: self.cost(&line.when, true).plus(climb).plus(before),
+                    place: Some(place),
+                    need,
+                    grant,
+                    obstructed: before.any(),
+                });
             }
             if self.stands(line, search, need) {
                 before = before.plus(self.cost(&line.when, false));
@@ -232,7 +244,7 @@ impl Scene<'_> {
             }
         }
         if unmatched < search.effect {
-            offer(Way { cost: before, place: None, need, grant: None });
+            offer(Way { cost: before, place: None, need, grant: None, obstructed: before.any() });
         }
         nearest
     }
@@ -245,6 +257,9 @@ impl Scene<'_> {
         }
         if let Some(grant) = way.grant {
             self.gather(&grant.tier, true, found);
+        }
+        if !way.obstructed {
+            return;
         }
         for line in lines.take(way.place.unwrap_or(usize::MAX)).filter(|line| self.stands(line, search, way.need)) {
             self.gather(&line.when, false, found);
