@@ -84,6 +84,10 @@ pub struct Leash {
     offered: Cell<u32>,
     /// When it last asked for a part of any.
     asked: Cell<Instant>,
+    /// A request is here, whole: the client has nothing more to send before its answer.
+    whole: Cell<bool>,
+    /// What is written from now on is the connection's last.
+    parts: Cell<bool>,
 }
 
 impl Leash {
@@ -102,6 +106,8 @@ impl Leash {
             multiplexed: Cell::new(false),
             offered: Cell::new(0),
             asked: Cell::new(since),
+            whole: Cell::new(false),
+            parts: Cell::new(false),
         }
     }
 
@@ -122,6 +128,29 @@ impl Leash {
         self.fresh.set(false);
         self.enter(Phase::Busy);
         Busy { leash: Rc::clone(self), offers: false }
+    }
+
+    /// No request has come yet, and it may be waited for.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh.get()
+    }
+
+    /// The request under way has no body.
+    pub fn asked_whole(&self) {
+        self.whole.set(true);
+    }
+
+    fn is_asked(&self) -> bool {
+        self.whole.get()
+    }
+
+    /// An answer's last part goes out, and then the connection ends: for whoever knows both.
+    pub fn part(&self) {
+        self.parts.set(true);
+    }
+
+    pub fn parts(&self) -> bool {
+        self.parts.get()
     }
 
     /// Over HTTP/2, where a window that stays shut holds an answer back.
@@ -217,6 +246,13 @@ impl Busy {
     }
 }
 
+impl Busy {
+    /// This is the last answer, and what is left of it goes out now.
+    pub fn part(&self) {
+        self.leash.part();
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         if self.offers {
@@ -296,6 +332,9 @@ pub enum Watch {
     Chatter(Chatter),
 }
 
+/// Whether a read would find nothing; then the task is woken as by the read.
+pub type Still<S> = fn(&S, &mut Context<'_>) -> bool;
+
 pin_project_lite::pin_project! {
     /// A stream that notes on its leash what comes and what does not go. Vectored writes pass through: without them each response would cost a
     /// second TLS record and a second write.
@@ -307,23 +346,36 @@ pin_project_lite::pin_project! {
         watch: Watch,
         // Gone when it has seen enough.
         first: Option<First>,
+        // Called once, when the first request lets itself be waited for.
+        idle: Option<fn(&S)>,
+        still: Option<Still<S>>,
     }
 }
 
 impl<S> Watched<S> {
     pub fn http1(inner: S, leash: Rc<Leash>) -> Self {
-        Self { inner, leash, watch: Watch::Framing(framing::Watch::default()), first: None }
+        Self { inner, leash, watch: Watch::Framing(framing::Watch::default()), first: None, idle: None, still: None }
     }
 
     pub fn http2(inner: S, leash: Rc<Leash>) -> Self {
         leash.multiplexed.set(true);
         let watch = Watch::Chatter(Chatter::new(leash.now.get()));
-        Self { inner, leash, watch, first: None }
+        Self { inner, leash, watch, first: None, idle: None, still: None }
     }
 
     /// The same, and `first` sees what comes first.
     pub fn shown_to(self, first: First) -> Self {
         Self { first: Some(first), ..self }
+    }
+
+    /// The same, and `idle` is called when a read finds nothing and no whole request has come yet. Not for HTTP/2, where the server speaks first.
+    pub fn waiting(self, idle: Option<fn(&S)>) -> Self {
+        Self { idle, ..self }
+    }
+
+    /// The same, and reads that would find nothing are not tried: HTTP tries three for each request, and through TLS each costs more than to ask.
+    pub fn asking(self, still: Option<Still<S>>) -> Self {
+        Self { still, ..self }
     }
 
     /// The stream itself, where the peer is in the middle of an HTTP/1 request.
@@ -354,9 +406,10 @@ fn noted<T>(leash: &Leash, polled: Poll<T>) -> Poll<T> {
 
 impl<S: AsyncRead> AsyncRead for Watched<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.project();
+        let mut this = self.project();
         let before = buf.filled().len();
-        let polled = this.inner.poll_read(cx, buf);
+        let still = this.still.is_some_and(|still| still(this.inner.as_ref().get_ref(), cx));
+        let polled = if still { Poll::Pending } else { this.inner.as_mut().poll_read(cx, buf) };
         if polled.is_ready() && buf.filled().len() > before {
             this.leash.bytes_came();
             let new = buf.filled_mut().get_mut(before..).unwrap_or_default();
@@ -371,6 +424,10 @@ impl<S: AsyncRead> AsyncRead for Watched<S> {
                     }
                 }
             }
+        } else if let Some(idle) = this.idle.take_if(|_| polled.is_pending())
+            && !this.leash.is_asked()
+        {
+            idle(this.inner.as_ref().get_ref());
         }
         polled
     }
@@ -406,130 +463,4 @@ impl<S: AsyncWrite> AsyncWrite for Watched<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PATIENCE: Patience = Patience { idle: Duration::from_secs(60), head: Duration::from_secs(10) };
-
-    fn after(leash: &Leash, seconds: u64) {
-        leash.now.set(leash.now.get() + Duration::from_secs(seconds));
-    }
-
-    fn leash() -> Rc<Leash> {
-        Rc::new(Leash::new(Arc::from("edge"), Rc::new(Cell::new(Instant::now()))))
-    }
-
-    #[test]
-    fn a_head_that_trickles_is_cut_however_often_bytes_come() {
-        let leash = leash();
-        leash.bytes_came();
-        after(&leash, 6);
-        leash.bytes_came();
-        assert_eq!(leash.look(&PATIENCE), None);
-        after(&leash, 4);
-        assert_eq!(leash.look(&PATIENCE), Some(Cut::SlowHead));
-        assert_eq!(leash.order(), Order::Cut);
-    }
-
-    #[test]
-    fn a_connection_without_a_request_is_asked_to_end_and_then_made_to() {
-        let leash = leash();
-        after(&leash, 60);
-        assert_eq!(leash.look(&PATIENCE), None);
-        assert_eq!(leash.order(), Order::Drain);
-        after(&leash, 10);
-        assert_eq!(leash.look(&PATIENCE), None);
-        assert_eq!(leash.order(), Order::Cut);
-    }
-
-    #[test]
-    fn a_long_answer_is_not_idleness_but_a_peer_that_takes_nothing_is_cut() {
-        let leash = leash();
-        let busy = leash.busy();
-        after(&leash, 3600);
-        assert_eq!(leash.look(&PATIENCE), None);
-        assert_eq!(noted(&leash, Poll::<()>::Pending), Poll::Pending);
-        after(&leash, 60);
-        assert_eq!(leash.look(&PATIENCE), Some(Cut::SlowRead));
-        drop(busy);
-    }
-
-    #[tokio::test]
-    async fn vectored_writes_pass_through_every_wrapper_whole() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut io = Watched::http1(crate::edge::opening::Replayed::new(Vec::new(), stream), leash());
-        assert!(io.is_write_vectored());
-        let parts = [io::IoSlice::new(b"head "), io::IoSlice::new(b"body")];
-        let written = std::future::poll_fn(|cx| Pin::new(&mut io).poll_write_vectored(cx, &parts)).await.unwrap();
-        assert_eq!(written, 9, "one write took both");
-    }
-
-    #[test]
-    fn a_window_that_stays_shut_is_cut_and_an_app_that_is_slow_is_not() {
-        let leash = leash();
-        leash.multiplexed.set(true);
-        let (mut shut, mut slow) = (leash.busy(), leash.busy());
-        slow.asked(true);
-        slow.asked(false);
-        after(&leash, 3600);
-        assert_eq!(leash.look(&PATIENCE), None);
-        shut.asked(true);
-        after(&leash, 59);
-        assert_eq!(leash.look(&PATIENCE), None);
-        after(&leash, 1);
-        assert_eq!(leash.look(&PATIENCE), Some(Cut::SlowRead));
-        drop((shut, slow));
-        assert_eq!(leash.offered.get(), 0);
-    }
-
-    #[test]
-    fn an_order_is_heard_once_and_never_taken_back() {
-        struct Heard(std::sync::atomic::AtomicU32);
-        impl std::task::Wake for Heard {
-            fn wake(self: std::sync::Arc<Self>) {
-                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            }
-        }
-        let heard = std::sync::Arc::new(Heard(0.into()));
-        let leash = leash();
-        leash.heed(&Waker::from(std::sync::Arc::clone(&heard)));
-        for order in [Order::Drain, Order::Drain, Order::Cut, Order::Drain, Order::Cut] {
-            leash.tell(order);
-        }
-        assert_eq!((leash.order(), heard.0.load(std::sync::atomic::Ordering::Relaxed)), (Order::Cut, 2));
-    }
-
-    #[test]
-    fn what_has_only_just_come_may_ask_once_before_it_winds_down() {
-        let (silent, asks) = (leash(), leash());
-        for leash in [&silent, &asks] {
-            leash.tell(Order::Drain);
-            assert!(!leash.winds_down());
-        }
-        drop(asks.busy());
-        assert!(asks.winds_down());
-        after(&silent, 1);
-        assert_eq!(silent.look(&PATIENCE), None);
-        assert!(silent.winds_down(), "it is not waited for longer");
-    }
-
-    #[test]
-    fn the_connections_of_one_listener_can_be_told() {
-        let all = Leashes::new();
-        let (edge, other) = (all.add(&Arc::from("edge")), all.add(&Arc::from("other")));
-        all.tell_those_of("edge", Order::Drain);
-        assert_eq!((edge.leash.order(), other.leash.order()), (Order::Drain, Order::Go));
-    }
-
-    #[test]
-    fn idleness_begins_when_the_last_of_several_requests_ends() {
-        let leash = leash();
-        let (first, second) = (leash.busy(), leash.busy());
-        drop(first);
-        after(&leash, 3600);
-        drop(second);
-        assert_eq!(leash.look(&PATIENCE), None);
-        assert_eq!(leash.order(), Order::Go);
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@ mod chatter;
 mod crowd;
 mod first;
 mod gathered;
+mod hkdf;
 mod leash;
 mod opening;
 mod serve;
@@ -235,12 +236,13 @@ impl Edge {
         let present = Present::new(self.counts.connections(listener));
         let held = self.leashes.add(listener);
         let (edge, entrance) = (Rc::clone(self), Arc::clone(entrance));
-        tokio::task::spawn_local(async move {
+        // Boxed: the runtime moves a task whole when it is made, when it ends and when it is let go, and this one is some 10 KiB.
+        tokio::task::spawn_local(Box::pin(async move {
             let _place = (entered, present);
             let panics = PanicGuard(&edge.counts);
             serve::connection(&edge, entrance, stream, peer, held).await;
             drop(panics);
-        });
+        }));
     }
 
     /// Looks after slow and idle connections until the task is aborted.

@@ -2,11 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
+use super::leash::Leash;
 use crate::fingerprint::hello::{self, Arriving, Progress};
 use crate::model::Wire;
 
@@ -42,8 +45,9 @@ pub async fn read<S: AsyncRead + Unpin>(io: &mut S, most: usize, ja3: bool, wire
             Progress::NotTls => return Err(NoHello::NotTls),
             Progress::Malformed(what) => return Err(NoHello::Malformed(what)),
             Progress::Hello(hello) => {
-                wire.ja4 = Some(hello.ja4());
-                wire.ja4_stable = Some(hello.ja4_stable());
+                let (ja4, stable) = hello.ja4s();
+                wire.ja4 = Some(ja4);
+                wire.ja4_stable = Some(stable);
                 wire.traits = Some(hello.traits());
                 wire.ja3 = ja3.then(|| hello.ja3());
                 return Ok(bytes);
@@ -60,8 +64,19 @@ pub struct Replayed<S> {
     at: usize,
     inner: S,
     ticket: Ticket,
-    /// Called once, when the first request lets itself be waited for while a ticket is held.
+    /// What `idle` does; `None` where no ticket was held.
     idle: Option<fn(&S)>,
+    minded: Option<Minded<S>>,
+}
+
+/// Writes what need not leave before something follows it.
+type WriteMore<S> = fn(&S, &[IoSlice<'_>]) -> io::Result<usize>;
+
+/// Who knows what the connection is about.
+#[derive(Debug)]
+struct Minded<S> {
+    leash: Rc<Leash>,
+    write_more: WriteMore<S>,
 }
 
 #[derive(Debug)]
@@ -85,20 +100,38 @@ impl Ticket {
 
 impl<S> Replayed<S> {
     pub fn new(head: Vec<u8>, inner: S) -> Self {
-        Self { head, at: 0, inner, ticket: Ticket::Awaited, idle: None }
+        Self { head, at: 0, inner, ticket: Ticket::Awaited, idle: None, minded: None }
     }
 
     /// The handshake is over: what is written from now on is an answer, and nothing more is held. Not every handshake ends with a ticket.
     ///
     /// Where one is held, the client's last flight is not acknowledged by it, and a client that waits for that before it sends the request (Nagle's
-    /// algorithm, RFC 9293 section 3.7.4) would wait for the kernel's delayed acknowledgement, 40 ms. `idle` is to acknowledge at once; it is called
-    /// only when no request has come by the time that one is read.
+    /// algorithm, RFC 9293 section 3.7.4) would wait for the kernel's delayed acknowledgement, 40 ms. `idle` is to acknowledge at once.
     pub fn settle(&mut self, idle: fn(&S)) {
         match self.ticket {
             Ticket::Awaited => self.ticket = Ticket::Gone,
             Ticket::Held { .. } => self.idle = Some(idle),
             Ticket::Gone => {}
         }
+    }
+
+    /// The first request lets itself be waited for: acknowledges what came if the ticket has not.
+    pub fn idle(&self) {
+        if let (Some(idle), Ticket::Held { .. }) = (self.idle, &self.ticket) {
+            idle(&self.inner);
+        }
+    }
+
+    /// From now on `leash` says when what is written is the connection's last: that goes out by `write_more`.
+    pub fn mind(&mut self, leash: Rc<Leash>, write_more: WriteMore<S>) {
+        self.minded = Some(Minded { leash, write_more });
+    }
+}
+
+impl Replayed<TcpStream> {
+    /// Whether a read would find nothing; then the task is woken as by the read.
+    pub fn is_still(&self, cx: &mut Context<'_>) -> bool {
+        self.head.is_empty() && self.inner.poll_read_ready(cx).is_pending()
     }
 }
 
@@ -110,7 +143,7 @@ impl<S: AsyncWrite + Unpin> Replayed<S> {
             let mut all: SmallVec<[IoSlice<'_>; 16]> = SmallVec::new();
             all.push(IoSlice::new(left));
             all.extend(bufs.iter().copied());
-            let now = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, &all))?;
+            let now = ready!(send(&mut self.inner, self.minded.as_ref(), cx, &all))?;
             let beyond = now.checked_sub(left.len());
             drop(all);
             match beyond {
@@ -124,7 +157,27 @@ impl<S: AsyncWrite + Unpin> Replayed<S> {
                 }
             }
         }
-        if bufs.is_empty() { Poll::Ready(Ok(0)) } else { Pin::new(&mut self.inner).poll_write_vectored(cx, bufs) }
+        if bufs.is_empty() { Poll::Ready(Ok(0)) } else { send(&mut self.inner, self.minded.as_ref(), cx, bufs) }
+    }
+}
+
+fn send<S: AsyncWrite + Unpin>(
+    inner: &mut S,
+    minded: Option<&Minded<S>>,
+    cx: &mut Context<'_>,
+    bufs: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    if let Some(Minded { leash, write_more }) = minded
+        && leash.parts()
+        && let Ok(written) = write_more(inner, bufs)
+    {
+        // The end of the stream sends it off: the last answer, the alert that says so, and the end itself in one packet.
+        return Poll::Ready(Ok(written));
+    }
+    match bufs {
+        // One buffer alone is cheaper sent: the kernel has no list to copy.
+        [only] => Pin::new(inner).poll_write(cx, only),
+        _ => Pin::new(inner).poll_write_vectored(cx, bufs),
     }
 }
 
@@ -133,13 +186,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Replayed<S> {
         let this = &mut *self;
         let left = this.head.get(this.at..).unwrap_or_default();
         if left.is_empty() {
-            let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
-            if let Some(idle) = this.idle.take()
-                && polled.is_pending()
-            {
-                idle(&this.inner);
-            }
-            return polled;
+            return Pin::new(&mut this.inner).poll_read(cx, buf);
         }
         let now = left.get(..left.len().min(buf.remaining())).unwrap_or_default();
         buf.put_slice(now);
@@ -160,13 +207,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Replayed<S> {
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         match &this.ticket {
-            Ticket::Gone => {
-                // One buffer alone is cheaper sent: the kernel has no list to copy.
-                return match bufs {
-                    [only] => Pin::new(&mut this.inner).poll_write(cx, only),
-                    _ => Pin::new(&mut this.inner).poll_write_vectored(cx, bufs),
-                };
-            }
+            Ticket::Gone => return send(&mut this.inner, this.minded.as_ref(), cx, bufs),
             Ticket::Held { .. } => return this.poll_release(cx, bufs),
             Ticket::Awaited => {}
         }
@@ -239,6 +280,39 @@ mod tests {
         stream.settle(|_| {});
         stream.write_all(ANSWER).await.unwrap();
         assert_eq!(stream.inner.writes, [FLIGHT, ANSWER]);
+    }
+
+    #[tokio::test]
+    async fn only_what_is_the_connections_last_may_wait_for_its_end() {
+        fn write_more(sink: &Sink, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+            let all = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+            sink.waits.set(sink.waits.get() + all);
+            if sink.shut { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(all) }
+        }
+        for held in [false, true] {
+            let leash = super::super::leash::Leashes::new().add(&"edge".into());
+            let mut stream = Replayed::new(Vec::new(), Sink { most: 100, ..Sink::default() });
+            stream.write_all(FLIGHT).await.unwrap();
+            if held {
+                stream.write_all(TICKET).await.unwrap();
+            }
+            stream.settle(|_| {});
+            stream.mind(Rc::clone(&leash.leash), write_more);
+            if !held {
+                stream.write_all(ANSWER).await.unwrap();
+                assert_eq!((stream.inner.writes.len(), stream.inner.waits.get()), (2, 0));
+            }
+            leash.leash.part();
+            let before = stream.inner.writes.len();
+            stream.write_all(ANSWER).await.unwrap();
+            let waits = if held { TICKET.len() } else { 0 } + ANSWER.len();
+            assert_eq!((stream.inner.writes.len(), stream.inner.waits.get()), (before, waits));
+            // What the socket does not take at once is written as everything is.
+            stream.inner.shut = true;
+            let mut blocked = std::pin::pin!(stream.write_all(ANSWER));
+            assert!(blocked.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+            assert_eq!(stream.inner.waits.get(), waits + ANSWER.len(), "it was tried");
+        }
     }
 
     #[tokio::test]

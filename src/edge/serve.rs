@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -24,7 +25,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::first::First;
 use super::gathered::{Turns, gathered};
-use super::leash::{Busy, FLOOD, Held, Leash, Order, Watched};
+use super::leash::{Busy, FLOOD, Held, Leash, Order, Still, Watched};
 use super::opening::{self, NoHello, Replayed};
 use super::{Edge, Entrance, PanicGuard, Setup, socket};
 use crate::fingerprint::syn;
@@ -64,13 +65,13 @@ pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStr
         None => {
             edge.counts.tls.unavailable.add(1);
             held.leash.opened();
-            http1(edge, Rc::new(conn), stream, &held.leash).await;
+            http1(edge, Rc::new(conn), stream, Below::NONE, &held.leash).await;
         }
         Some(setup) => {
             // The leash leaves a handshake alone: its deadline is the tighter one.
             let secured = {
                 let house = edge.core.house();
-                let secured = secure(setup, stream, &house.rules, &mut conn);
+                let secured = secure(setup, stream, &house.rules, &mut conn, &held.leash);
                 heeding(&held.leash, Box::pin(secured).as_mut(), |_| {}).await
             };
             let Some(secured) = secured else { return };
@@ -78,7 +79,7 @@ pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStr
             held.leash.opened();
             match secured {
                 Ok(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => http2(edge, Rc::new(conn), tls, &held.leash).await,
-                Ok(tls) => http1(edge, Rc::new(conn), tls, &held.leash).await,
+                Ok(tls) => http1(edge, Rc::new(conn), tls, Below::TLS, &held.leash).await,
                 Err(error) => tracing::debug!(%peer, %error, "no TLS"),
             }
         }
@@ -104,7 +105,7 @@ fn count_handshake<T>(edge: &Edge, secured: &Result<T, NoTls>, wire: &Wire) {
 }
 
 /// The handshake, with all that it shows noted in `conn`.
-async fn secure(setup: &Setup, mut stream: TcpStream, rules: &Rules, conn: &mut Conn) -> Result<TlsStream<Replayed<TcpStream>>, NoTls> {
+async fn secure(setup: &Setup, mut stream: TcpStream, rules: &Rules, conn: &mut Conn, leash: &Rc<Leash>) -> Result<Secured, NoTls> {
     let handshake = async {
         let replayed = match opening::read(&mut stream, rules.limits.client_hello, rules.fingerprints.ja3, &mut conn.wire).await {
             Ok(bytes) => Replayed::new(bytes, stream),
@@ -119,6 +120,7 @@ async fn secure(setup: &Setup, mut stream: TcpStream, rules: &Rules, conn: &mut 
         let Some(chosen) = chosen else { return Err(NoTls::Handshake(std::io::Error::other("no certificate"))) };
         let mut tls = start.into_stream(chosen.config).await.map_err(NoTls::Handshake)?;
         tls.get_mut().0.settle(socket::acknowledge);
+        tls.get_mut().0.mind(Rc::clone(leash), socket::write_more);
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
         conn.chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         conn.served = Some(Arc::clone(chosen.names));
@@ -156,9 +158,38 @@ async fn heeding<F: Future>(leash: &Leash, mut work: Pin<&mut F>, wind_down: imp
     .await
 }
 
-async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(edge: &Rc<Edge>, conn: Rc<Conn>, stream: S, leash: &Rc<Leash>) {
-    let io = TokioIo::new(Watched::http1(stream, Rc::clone(leash)).shown_to(First::http1(edge, &conn)));
-    let service = service_fn(|request| answer(&conn, leash, request));
+/// What is asked of the stream below HTTP, where that is TLS.
+struct Below<S> {
+    idle: Option<fn(&S)>,
+    still: Option<Still<S>>,
+}
+
+impl<S> Below<S> {
+    const NONE: Self = Self { idle: None, still: None };
+}
+
+impl Below<Secured> {
+    const TLS: Self = Self { idle: Some(|tls| tls.get_ref().0.idle()), still: Some(is_still) };
+}
+
+type Secured = TlsStream<Replayed<TcpStream>>;
+
+/// Whether there is nothing to read: no bytes that rustls has decrypted, and none that it could decrypt.
+fn is_still(tls: &Secured, cx: &mut Context<'_>) -> bool {
+    let (io, session) = tls.get_ref();
+    session.wants_read() && io.is_still(cx)
+}
+
+async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    edge: &Rc<Edge>,
+    conn: Rc<Conn>,
+    stream: S,
+    below: Below<S>,
+    leash: &Rc<Leash>,
+) {
+    let io =
+        TokioIo::new(Watched::http1(stream, Rc::clone(leash)).waiting(below.idle).asking(below.still).shown_to(First::http1(edge, &conn)));
+    let service = service_fn(|request| answer(&conn, Asked::new(leash, &request), request));
     let (head_size, head_fields) = head_limits(edge);
     let mut serving = http1::Builder::new()
         .max_headers(head_fields)
@@ -185,12 +216,13 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     }
 }
 
-async fn http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(edge: &Rc<Edge>, conn: Rc<Conn>, stream: S, leash: &Rc<Leash>) {
-    let (io, release) = gathered(Watched::http2(stream, Rc::clone(leash)).shown_to(First::http2(edge, &conn)));
+async fn http2(edge: &Rc<Edge>, conn: Rc<Conn>, stream: Secured, leash: &Rc<Leash>) {
+    let (io, release) = gathered(Watched::http2(stream, Rc::clone(leash)).asking(Some(is_still)).shown_to(First::http2(edge, &conn)));
     let held = (Rc::clone(&conn), Rc::clone(leash));
     let service = service_fn(move |request| {
         let (conn, leash) = (Rc::clone(&held.0), Rc::clone(&held.1));
-        async move { answer(&conn, &leash, request).await }
+        let busy = Asked::new(&leash, &request);
+        async move { answer(&conn, busy, request).await }
     });
     let streams = edge.core.house().rules.limits.h2_streams;
     let (head_size, _) = head_limits(edge);
@@ -244,11 +276,37 @@ fn broken_http2(cause: &(dyn Error + 'static)) -> Option<&'static str> {
 
 type Answer = Answered<crate::forward::Body>;
 
-async fn answer(conn: &Rc<Conn>, leash: &Rc<Leash>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
-    let mut busy = leash.busy();
+/// A request that is under way, from its head on.
+struct Asked {
+    busy: Busy,
+    /// The connection ends with its answer.
+    last: bool,
+}
+
+impl Asked {
+    fn new(leash: &Rc<Leash>, request: &Request<Incoming>) -> Self {
+        // Only of the first: who closes after an answer asks once, and the others need not be looked at.
+        let first = leash.is_fresh();
+        let busy = leash.busy();
+        let whole = request.body().is_end_stream();
+        if whole {
+            leash.asked_whole();
+        }
+        Self { busy, last: first && whole && is_last(request) }
+    }
+}
+
+/// Whether hyper will close the connection as soon as the answer is written. `false` where that is not plain to see.
+fn is_last<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_11
+        && request.headers().get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
+async fn answer(conn: &Rc<Conn>, asked: Asked, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+    let Asked { mut busy, last } = asked;
     let response = gate::visit(conn, request).await;
     busy.asked(true);
-    Ok(response.map(|body| Answered { body, busy }))
+    Ok(response.map(|body| Answered { body, busy, last }))
 }
 
 pin_project_lite::pin_project! {
@@ -257,6 +315,7 @@ pin_project_lite::pin_project! {
         #[pin]
         body: B,
         busy: Busy,
+        last: bool,
     }
 }
 
@@ -265,9 +324,12 @@ impl<B: Body<Data = Bytes>> Body for Answered<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.project();
-        let polled = this.body.poll_frame(cx);
+        let mut this = self.project();
+        let polled = this.body.as_mut().poll_frame(cx);
         this.busy.asked(matches!(polled, Poll::Ready(Some(Ok(_)))));
+        if *this.last && polled.is_ready() && this.body.is_end_stream() {
+            this.busy.part();
+        }
         polled
     }
 

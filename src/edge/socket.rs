@@ -1,10 +1,12 @@
 //! Listening sockets, and the kernel's copy of each connection's SYN. The only unsafe code of the program.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 /// `TCP_SAVE_SYN` and `TCP_SAVED_SYN` of linux/tcp.h; since Linux 4.3, for any user.
 const TCP_SAVE_SYN: libc::c_int = 27;
@@ -88,6 +90,11 @@ pub fn acknowledge(socket: &impl AsFd) {
     unsafe {
         libc::setsockopt(socket.as_fd().as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_QUICKACK, (&raw const on).cast(), length);
     }
+}
+
+/// Writes what the kernel need not send before more follows or the stream ends (`MSG_MORE`).
+pub fn write_more(socket: &TcpStream, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    socket.try_io(Interest::WRITABLE, || SockRef::from(socket).send_vectored_with_flags(bufs, libc::MSG_MORE | libc::MSG_NOSIGNAL))
 }
 
 /// The IP and TCP headers of the SYN that opened this connection. It can be read once; under SYN cookies there is none.

@@ -1,5 +1,6 @@
 //! What the room's tests share.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,6 +13,8 @@ pub struct Sink {
     pub most: usize,
     pub shut: bool,
     pub writes: Vec<Vec<u8>>,
+    /// Bytes that it was given to keep until more come.
+    pub waits: Cell<usize>,
 }
 
 impl AsyncWrite for Sink {

@@ -16,6 +16,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error as RustlsError, SignatureScheme};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Version};
 
+use super::hkdf;
 use crate::config::Tls;
 use crate::identify::{CertificateNames, ClientTrust, TrustError};
 use crate::model::Host;
@@ -85,7 +86,7 @@ impl Setup {
     fn make(tls: &Tls, read: &Files) -> Result<Self, TlsError> {
         let mut expiries = Vec::new();
         let trust = load_trust(tls, read, &mut expiries)?;
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(hkdf::provider());
         let mut served = Vec::with_capacity(tls.certificates.len());
         for files in &tls.certificates {
             let chain: Vec<CertificateDer<'static>> = read.pem(&files.cert, "a certificate chain")?;

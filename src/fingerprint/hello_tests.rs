@@ -307,6 +307,9 @@ fn stable_leaves_out_what_changes_between_connections() {
     }
     assert_eq!(passing.hello().ja4_stable(), lasting.hello().ja4());
     assert_eq!(lasting.hello().ja4_stable(), lasting.hello().ja4());
+    for hello in [passing.hello(), lasting.hello()] {
+        assert_eq!(hello.ja4s(), (hello.ja4(), hello.ja4_stable()));
+    }
     assert!(passing.raw().starts_with("t13d0210h2_"));
     // Only such extensions: twelve zeros.
     assert_eq!(draft().with(21, []).hello().ja4_stable(), draft().hello().ja4());

@@ -17,13 +17,12 @@ const UNSTABLE: [u16; 5] = [21, 35, 41, 42, 44];
 
 impl Hello {
     pub fn ja4(&self) -> Ja4 {
-        self.fingerprint(&self.extensions)
+        self.fingerprint(&self.extensions, self.ciphers_hash())
     }
 
     /// As JA4, without the extensions that change when a session resumes or padding flips. Rules and baselines use this one.
     pub fn ja4_stable(&self) -> Ja4 {
-        let stable: Codes = self.extensions.iter().copied().filter(|kind| !UNSTABLE.contains(kind)).collect();
-        self.fingerprint(&stable)
+        self.fingerprint(&self.stable_extensions(), self.ciphers_hash())
     }
 
     /// The raw form of JA4, whose second and third part are lists instead of hashes: it is how people argue about a value.
@@ -37,11 +36,27 @@ impl Hello {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    fn fingerprint(&self, extensions: &Codes) -> Ja4 {
+    /// `ja4` and `ja4_stable` for less than both cost.
+    pub fn ja4s(&self) -> (Ja4, Ja4) {
+        let ciphers = self.ciphers_hash();
+        let ja4 = self.fingerprint(&self.extensions, ciphers);
+        let stable = self.stable_extensions();
+        let same = stable.len() == self.extensions.len();
+        (ja4, if same { ja4 } else { self.fingerprint(&stable, ciphers) })
+    }
+
+    fn stable_extensions(&self) -> Codes {
+        self.extensions.iter().copied().filter(|kind| !UNSTABLE.contains(kind)).collect()
+    }
+
+    fn ciphers_hash(&self) -> [u8; 12] {
         let mut text = Text::new();
         push_ciphers(self, &mut text);
-        let ciphers = hash(&text);
-        text.clear();
+        hash(&text)
+    }
+
+    fn fingerprint(&self, extensions: &Codes, ciphers: [u8; 12]) -> Ja4 {
+        let mut text = Text::new();
         push_extensions(self, extensions, &mut text);
         let extensions_hash = hash(&text);
 
@@ -85,12 +100,17 @@ fn push_extensions(hello: &Hello, extensions: &Codes, text: &mut Text) {
 }
 
 fn push_list(codes: &[u16], text: &mut Text) {
-    for (position, code) in codes.iter().enumerate() {
-        if position > 0 {
-            text.push(b',');
-        }
+    let start = text.len();
+    // At once, and then filled in: code by code it would cost more than the hash.
+    text.resize(start + codes.len() * 5, b',');
+    for (slot, code) in text.get_mut(start..).unwrap_or_default().chunks_exact_mut(5).zip(codes) {
         let [high, low] = code.to_be_bytes();
-        text.extend_from_slice(&[hex_digit(high >> 4), hex_digit(high), hex_digit(low >> 4), hex_digit(low)]);
+        if let [a, b, c, d, _] = slot {
+            (*a, *b, *c, *d) = (hex_digit(high >> 4), hex_digit(high), hex_digit(low >> 4), hex_digit(low));
+        }
+    }
+    if !codes.is_empty() {
+        text.pop();
     }
 }
 

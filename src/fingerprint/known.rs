@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use row::Outlines;
 pub use row::{Codes, Glob, Row, Shows, SortedCodes, Tls, example};
 
 use crate::model::{Identification, Meaning, Opening, Seen, Set, Span, Traits, Wire, Word};
@@ -15,7 +16,7 @@ use crate::model::{Identification, Meaning, Opening, Seen, Set, Span, Traits, Wi
 /// The compiled table. In each layer the first row that matches speaks.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    tls: Vec<(Tls, Arc<Meaning>)>,
+    tls: Vec<(Outlines, Tls, Arc<Meaning>)>,
     h2: Vec<(Vec<Glob>, Arc<Meaning>)>,
     syn: Vec<(Vec<Glob>, Arc<Meaning>)>,
 }
@@ -39,7 +40,7 @@ impl Known {
         for row in first {
             let meaning = Arc::new(row.meaning);
             match row.shows {
-                Shows::Tls(tls) => known.tls.push((*tls, meaning)),
+                Shows::Tls(tls) => known.tls.push((tls.outlines(), *tls, meaning)),
                 Shows::H2(globs) => known.h2.push((globs, meaning)),
                 Shows::Syn(globs) => known.syn.push((globs, meaning)),
             }
@@ -49,7 +50,7 @@ impl Known {
 
     /// Every name that `wire.stack` can be, some more than once.
     pub fn stacks(&self) -> impl Iterator<Item = &str> {
-        let tls = self.tls.iter().map(|(_, meaning)| meaning);
+        let tls = self.tls.iter().map(|(.., meaning)| meaning);
         let others = self.h2.iter().chain(&self.syn).map(|(_, meaning)| meaning);
         tls.chain(others).flat_map(|meaning| &meaning.stacks).map(|name| &**name)
     }
@@ -59,7 +60,11 @@ impl Known {
         let hello = wire.ja4_stable.as_ref().zip(wire.traits.as_ref());
         let tls = match hello {
             None => Seen::Unavailable,
-            Some((ja4, traits)) => layer(self.tls.iter().find(|(row, _)| row.matches(ja4.as_str(), traits)).map(|(_, meaning)| meaning)),
+            Some((ja4, traits)) => {
+                let (ja4, marks) = (ja4.as_str(), row::marks_of(traits));
+                let found = self.tls.iter().find(|(outlines, row, _)| row::admit(outlines, marks) && row.matches(ja4, traits));
+                layer(found.map(|(.., meaning)| meaning))
+            }
         };
         let nearest = match (&tls, hello) {
             (Seen::Unknown, Some((_, traits))) => self.nearest(traits),
@@ -72,7 +77,7 @@ impl Known {
     /// has, as a share of those that any has.
     fn nearest(&self, traits: &Traits) -> Option<Arc<str>> {
         let hello = row::example(traits.ciphers(), traits.extensions());
-        let near = self.tls.iter().filter_map(|(row, meaning)| Some((row.distance(&hello)?, meaning)));
+        let near = self.tls.iter().filter_map(|(_, row, meaning)| Some((row.distance(&hello)?, meaning)));
         near.min_by_key(|(distance, _)| *distance).map(|(_, meaning)| Arc::clone(&meaning.name))
     }
 }

@@ -30,7 +30,9 @@ pub fn signature(headers: &[u8]) -> Option<Box<str>> {
     let network = network(&mut headers).ok()?;
     let transport = transport(&mut headers).ok()?;
 
-    let mut line = format!("{}:{}:", network.version, ttl_class(network.ttl));
+    // Room for any ordinary one.
+    let mut line = String::with_capacity(80);
+    write!(line, "{}:{}:", network.version, ttl_class(network.ttl)).ok()?;
     match transport.mss {
         Some(mss) if mss != 0 && transport.window != 0 && transport.window % mss == 0 => write!(line, "mss*{}", transport.window / mss),
         _ => write!(line, "{}", transport.window),
@@ -136,7 +138,7 @@ fn transport(bytes: &mut Reader<'_>) -> Result<Transport, Malformed> {
     if !syn || fin || rst || ack {
         return Err(Malformed("flags"));
     }
-    let mut transport = Transport { window, mss: None, scale: None, ecn: flags & 0xc0 == 0xc0, options: String::new() };
+    let mut transport = Transport { window, mss: None, scale: None, ecn: flags & 0xc0 == 0xc0, options: String::with_capacity(32) };
     while !options.is_empty() {
         if !transport.option(&mut options)? {
             break;

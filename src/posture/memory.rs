@@ -4,6 +4,7 @@
 //! held for some hundred nanoseconds, so that even the first request from another stack is seen for what it is. The thread `vestibule-memory`
 //! writes what is new to the store every second, by a connection of its own: neither requests nor look-ups wait for the disk.
 
+mod keyed;
 mod scribe;
 
 use std::collections::HashMap;
@@ -16,10 +17,10 @@ use std::time::Duration;
 
 use ahash::RandomState;
 use arc_swap::ArcSwap;
-use aws_lc_rs::hmac;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use self::keyed::{Layer, Secret};
 use self::scribe::{Order, Scribe};
 use super::baseline::{Baseline, Fleet, Spoken, Stack, Verdict, judge};
 use super::census::{Census, Group, Visitor};
@@ -78,7 +79,7 @@ pub struct Memory {
 struct Shared {
     path: PathBuf,
     limits: ArcSwap<config::Memory>,
-    key: ArcSwap<hmac::Key>,
+    secret: ArcSwap<Secret>,
     /// Any hasher does: ids of records are no peer's choice.
     spread: RandomState,
     shards: [Mutex<Shard>; SHARDS],
@@ -131,7 +132,7 @@ impl Memory {
         let shared = Arc::new(Shared {
             path: store.path.clone(),
             limits: ArcSwap::from_pointee(limits),
-            key: ArcSwap::from_pointee(key(&[0; 32])),
+            secret: ArcSwap::from_pointee(Secret::new(&[0; 32])),
             spread: RandomState::new(),
             shards: Default::default(),
             devices: AtomicUsize::new(0),
@@ -282,13 +283,13 @@ impl Shared {
 
     fn blind(&self, sighting: &Sighting<'_>, now: Timestamp) {
         let limits = self.limits.load();
-        let key = self.key.load();
+        let secret = self.secret.load();
         let stack = name(sighting.identification);
         let is_known = !sighting.identification.stacks.is_empty();
         let ja4 = sighting.wire.ja4_stable.as_ref().filter(|_| !is_known).and_then(family);
-        let tls = ja4.as_deref().map_or(0, |ja4| keyed(&key, Layer::Tls, ja4));
+        let tls = ja4.as_deref().map_or(0, |ja4| secret.keyed(Layer::Tls, ja4));
         let os = sighting.identification.os.iter().map(crate::model::Word::word).collect::<Vec<_>>().join(" ");
-        let id = keyed(&key, Layer::Group, &format!("{stack}\n{os}\n{}\n{tls:x}", sighting.zone.unwrap_or_default()));
+        let id = secret.keyed(Layer::Group, &format!("{stack}\n{os}\n{}\n{tls:x}", sighting.zone.unwrap_or_default()));
         let group = || Group {
             stack: stack.into(),
             os: sighting.identification.os,
@@ -301,7 +302,7 @@ impl Shared {
             IpAddr::V6(peer) => format!("{:x}", u128::from(peer) >> 64),
         };
         let visitor =
-            Visitor { app: sighting.app, owner: sighting.owner, peer: keyed(&key, Layer::Peer, &peer), arrives: sighting.arrives };
+            Visitor { app: sighting.app, owner: sighting.owner, peer: secret.keyed(Layer::Peer, &peer), arrives: sighting.arrives };
         let mut census = held(&self.census);
         let before = census.size();
         census.count(id, group, &visitor, now, &limits.census);
@@ -313,11 +314,11 @@ impl Shared {
 
     /// `None`: no hello was seen, behind a balancer for one; then nothing is learned and nothing drifts.
     fn stack(&self, sighting: &Sighting<'_>) -> Option<Stack> {
-        let key = self.key.load();
-        let tls = keyed(&key, Layer::Tls, &family(sighting.wire.ja4_stable.as_ref()?)?);
-        let h2 = sighting.opening.h2.as_deref().map(|h2| keyed(&key, Layer::H2, h2));
+        let secret = self.secret.load();
+        let tls = secret.keyed(Layer::Tls, &family(sighting.wire.ja4_stable.as_ref()?)?);
+        let h2 = sighting.opening.h2.as_deref().map(|h2| secret.keyed(Layer::H2, h2));
         let syn = sighting.wire.syn.as_deref().filter(|_| sighting.syn_is_direct).and_then(syn_family);
-        Some(Stack { tls, h2, syn: syn.map(|syn| keyed(&key, Layer::Syn, &syn)) })
+        Some(Stack { tls, h2, syn: syn.map(|syn| secret.keyed(Layer::Syn, &syn)) })
     }
 
     /// What the store is to be told of devices.
@@ -390,30 +391,6 @@ impl Pending {
             self.gone.push(stack);
         }
     }
-}
-
-/// What is hashed: equal texts of two layers have different hashes.
-#[derive(Clone, Copy)]
-enum Layer {
-    Tls,
-    H2,
-    Syn,
-    Group,
-    Peer,
-}
-
-fn key(secret: &[u8; 32]) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, secret)
-}
-
-/// Never 0.
-fn keyed(key: &hmac::Key, layer: Layer, text: &str) -> u64 {
-    let mut context = hmac::Context::with_key(key);
-    context.update(&[layer as u8]);
-    context.update(text.as_bytes());
-    let tag = context.sign();
-    let first = tag.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
-    first.max(1)
 }
 
 /// What stays of `ja4_stable` for all connections of a program: not whether a name was asked for, nor which protocols, nor the counts that go with

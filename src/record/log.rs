@@ -3,9 +3,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -44,9 +44,13 @@ struct Shared {
     most: usize,
     failing: AtomicBool,
     required: bool,
+    /// Buffers that were written, for the workers to fill again: one of this size costs a worker more to get than all the lines in it to copy.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Shared {
+    const SPARE: usize = 4;
+
     /// Requests that were let in before a required log was full are still to be logged.
     fn room(&self) -> usize {
         if self.required { self.most.saturating_mul(2) } else { self.most }
@@ -62,6 +66,19 @@ impl LogQueue {
             return count;
         }
         0
+    }
+
+    /// An empty buffer, with room if there is one that was used before.
+    pub fn spare(&self) -> Vec<u8> {
+        self.0.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, mut bytes: Vec<u8>) {
+        let mut spare = self.0.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < Shared::SPARE && bytes.capacity() <= super::Desk::ROOM {
+            bytes.clear();
+            spare.push(bytes);
+        }
     }
 
     /// Whether requests must be refused: the log is required, and it cannot be written or its queue is full.
@@ -95,7 +112,14 @@ impl LogWriter {
             LogTarget::File(path) => Out::open(path, config.rotate).map_err(|source| LogError { path: path.clone(), source })?,
         };
         let (jobs, inbox) = mpsc::channel();
-        let shared = Shared { jobs, waiting: AtomicUsize::new(0), most, failing: AtomicBool::new(false), required: config.required };
+        let shared = Shared {
+            jobs,
+            waiting: AtomicUsize::new(0),
+            most,
+            failing: AtomicBool::new(false),
+            required: config.required,
+            spare: Mutex::default(),
+        };
         let queue = LogQueue(Arc::new(shared));
         let written = results.cell(Writer::LOG, &["written"]);
         let failed = results.cell(Writer::LOG, &["failed"]);
@@ -189,6 +213,7 @@ impl Desk {
         match self.out.write(&lines.bytes) {
             Ok(()) => {
                 self.written.add(lines.count as u64);
+                self.queue.give_back(lines.bytes);
                 if self.queue.0.failing.swap(false, Relaxed) {
                     tracing::warn!("the decision log can be written again");
                 }
@@ -329,6 +354,24 @@ mod tests {
         LogWriter::start(&config, most, &Family::new(&names::DECISION_LOG).unwrap()).unwrap()
     }
 
+    #[test]
+    fn a_few_written_buffers_are_kept_for_more_lines_and_none_that_is_too_large() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let writer = log(&path, u64::MAX, false, 1000);
+        let queue = writer.queue();
+        for room in [100, 200, 300, 400, 500, 600, super::super::Desk::ROOM + 1] {
+            let mut bytes = Vec::with_capacity(room);
+            bytes.extend_from_slice(b"line\n");
+            assert_eq!(queue.push(Lines { bytes, count: 1 }), 0);
+        }
+        writer.stop();
+        let spare: Vec<_> = (0..6).map(|_| queue.spare()).collect();
+        assert!(spare.iter().all(Vec::is_empty));
+        assert_eq!(spare.iter().map(Vec::capacity).collect::<Vec<_>>(), [400, 300, 200, 100, 0, 0]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "line\n".repeat(7));
+    }
+
     fn line(text: &str) -> Lines {
         Lines { bytes: format!("{text}\n").into_bytes(), count: 1 }
     }
@@ -392,7 +435,14 @@ mod tests {
     fn a_required_log_refuses_before_it_drops() {
         let (jobs, _inbox) = mpsc::channel();
         let queue = |required| {
-            let shared = Shared { jobs: jobs.clone(), waiting: AtomicUsize::new(0), most: 4, failing: AtomicBool::new(false), required };
+            let shared = Shared {
+                jobs: jobs.clone(),
+                waiting: AtomicUsize::new(0),
+                most: 4,
+                failing: AtomicBool::new(false),
+                required,
+                spare: Mutex::default(),
+            };
             LogQueue(Arc::new(shared))
         };
         let three = || Lines { bytes: b"a\nb\nc\n".to_vec(), count: 3 };

@@ -160,6 +160,8 @@ impl Desk {
     const FLUSH: Duration = Duration::from_millis(50);
     /// Or until so many bytes are there.
     const BATCH: usize = 128 << 10;
+    /// A buffer that has room for more is not kept for other lines. One grows by doubling, so ordinary ones have less.
+    const ROOM: usize = 5 * Self::BATCH / 2;
 
     pub fn new(record: Arc<Record>, writer: Writer) -> Rc<Self> {
         Rc::new(Self {
@@ -229,11 +231,13 @@ impl Desk {
             if batch.count == 0 {
                 return;
             }
-            let room = Vec::with_capacity(batch.bytes.len().max(4096));
-            log::Lines { bytes: std::mem::replace(&mut batch.bytes, room), count: std::mem::take(&mut batch.count) }
+            log::Lines { bytes: std::mem::take(&mut batch.bytes), count: std::mem::take(&mut batch.count) }
         };
         let lost = match self.log.borrow_mut().load() {
-            Some(queue) => queue.push(lines),
+            Some(queue) => {
+                self.batch.borrow_mut().bytes = queue.spare();
+                queue.push(lines)
+            }
             None => 0,
         };
         self.dropped.add(lost as u64);

@@ -15,13 +15,15 @@ pub struct Heap;
 
 /// The C library is good at what is no larger.
 const SMALLEST: usize = 1025;
-/// hyper reads into 8 KiB.
-const LARGEST: usize = 8192;
+/// What a connection's task keeps of it is some 10 KiB.
+const LARGEST: usize = 12 << 10;
 /// Sizes are rounded up to multiples of this.
 const STEP: usize = 512;
 const CLASSES: usize = (LARGEST - SMALLEST) / STEP + 1;
-/// Blocks of one class that a thread keeps; at most 4 MiB of all classes together, 512 KiB of the largest.
+/// Blocks of one class that a thread keeps, and of one that is larger than hyper's buffers; at most 5.5 MiB of all classes together, 512 KiB of any.
 const MOST: usize = 64;
+const MOST_LARGE: usize = 16;
+const LARGE: usize = 8192;
 
 /// Blocks of one size.
 struct Stack {
@@ -61,8 +63,8 @@ impl Stack {
         self.blocks.get(self.count).copied()
     }
 
-    fn push(&mut self, block: *mut u8) -> bool {
-        let Some(slot) = self.blocks.get_mut(self.count) else { return false };
+    fn push(&mut self, block: *mut u8, most: usize) -> bool {
+        let Some(slot) = self.blocks.get_mut(self.count).filter(|_| self.count < most) else { return false };
         *slot = block;
         self.count += 1;
         true
@@ -78,6 +80,10 @@ fn class(layout: &Layout) -> Option<usize> {
 /// What blocks of a class are allocated with.
 fn layout(class: usize) -> Layout {
     Layout::from_size_align(SMALLEST - 1 + (class + 1) * STEP, 16).unwrap_or(Layout::new::<u128>())
+}
+
+fn most(class: usize) -> usize {
+    if layout(class).size() > LARGE { MOST_LARGE } else { MOST }
 }
 
 fn with_stack<T>(class: usize, use_it: impl FnOnce(&mut Stack) -> Option<T>) -> Option<T> {
@@ -119,7 +125,7 @@ unsafe impl GlobalAlloc for Heap {
             return unsafe { System.dealloc(block, had) };
         };
         let keeps = KEEPS.try_with(Cell::get).unwrap_or(false);
-        if !keeps || with_stack(class, |stack| stack.push(block).then_some(())).is_none() {
+        if !keeps || with_stack(class, |stack| stack.push(block, most(class)).then_some(())).is_none() {
             // SAFETY: allocated by `alloc` above with this layout.
             unsafe { System.dealloc(block, layout(class)) }
         }
@@ -191,8 +197,13 @@ mod tests {
         many.into_iter().for_each(|block| give(block, 2000));
         let count = |size: usize| with_stack(class(&of(size)).unwrap(), |stack| Some(stack.count)).unwrap();
         assert_eq!((count(2000), count(8192)), (MOST, 2));
+        let large: Vec<_> = (0..3 * MOST).map(|_| take(10_000)).collect();
+        large.into_iter().for_each(|block| give(block, 10_000));
+        assert_eq!(count(10_000), MOST_LARGE);
+        let kept = (0..CLASSES).map(|class| most(class) * layout(class).size()).sum::<usize>();
+        assert!(kept <= 5632 << 10, "{kept}");
         let_go();
-        assert_eq!((count(2000), count(8192)), (0, 0));
+        assert_eq!((count(2000), count(8192), count(10_000)), (0, 0, 0));
         give(take(2000), 2000);
         assert_eq!(count(2000), 0, "who does not keep keeps nothing");
     }

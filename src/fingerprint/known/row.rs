@@ -50,6 +50,39 @@ pub struct Codes {
     pub only: Vec<u16>,
 }
 
+/// What a list of codes must have, and may have, as sets of marks: a look at them turns most rows down before any list is read, and never a row
+/// that matches.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outline {
+    all: u64,
+    /// 0: nothing is asked for.
+    any: u64,
+    within: u64,
+}
+
+/// Of ciphers, extensions, groups and algorithms.
+pub(super) type Outlines = [Outline; 4];
+
+/// One of 64 marks for each code, spread so that neighbours differ.
+fn marks(codes: &[u16]) -> u64 {
+    codes.iter().fold(0, |marks, code| marks | 1 << (u32::from(*code).wrapping_mul(0x9e37_79b1) >> 26))
+}
+
+/// The marks of a hello's lists, in the order of [`Outlines`].
+pub(super) fn marks_of(traits: &Traits) -> [u64; 4] {
+    [traits.ciphers(), traits.extensions(), traits.groups(), traits.algorithms()].map(marks)
+}
+
+pub(super) fn admit(outlines: &Outlines, marks: [u64; 4]) -> bool {
+    outlines.iter().zip(marks).all(|(outline, marks)| outline.admits(marks))
+}
+
+impl Outline {
+    const fn admits(&self, marks: u64) -> bool {
+        self.all & !marks == 0 && marks & !self.within == 0 && (self.any == 0 || self.any & marks != 0)
+    }
+}
+
 pub type SortedCodes = SmallVec<[u16; 64]>;
 
 /// Text in which `*` stands for any characters and `?` for one.
@@ -57,6 +90,10 @@ pub type SortedCodes = SmallVec<[u16; 64]>;
 pub struct Glob(pub Box<str>);
 
 impl Tls {
+    pub(super) fn outlines(&self) -> Outlines {
+        [&self.ciphers, &self.extensions, &self.groups, &self.algorithms].map(Codes::outline)
+    }
+
     pub(super) fn matches(&self, ja4: &str, traits: &Traits) -> bool {
         self.grease.is_none_or(|grease| grease == traits.grease)
             && (self.ja4.is_empty() || self.ja4.iter().any(|glob| glob.matches(ja4)))
@@ -104,6 +141,11 @@ fn shared_codes(a: &[u16], b: &[u16]) -> usize {
 }
 
 impl Codes {
+    fn outline(&self) -> Outline {
+        let within = |codes: &[u16]| if codes.is_empty() { u64::MAX } else { marks(codes) };
+        Outline { all: marks(&self.has) | marks(&self.begins), any: marks(&self.any), within: within(&self.only) & within(&self.order) }
+    }
+
     fn match_list(&self, list: &[u16]) -> bool {
         // First what a list of something else fails at its first code: most rows are another program's.
         list.starts_with(&self.begins)
@@ -149,6 +191,8 @@ impl Glob {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -186,6 +230,37 @@ mod tests {
             codes(|c| c.order = vec![0, 1, 2, 3, 4, 5]) && !codes(|c| c.order = vec![2, 1, 3, 5]) && !codes(|c| c.order = vec![1, 2, 3])
         );
         assert!(codes(|c| c.only = vec![5, 3, 2, 1]) && !codes(|c| c.only = vec![5, 3, 2]));
+    }
+
+    proptest! {
+        #[test]
+        fn an_outline_never_turns_down_what_matches(list in some(), a in some(), b in some(), kind in 0..6_usize) {
+            let mut codes = Codes::default();
+            let first: Vec<u16> = list.iter().copied().take(a.len() % 4).collect();
+            let all = [list.clone(), a.clone()].concat();
+            match kind {
+                0 => codes.has = first,
+                1 => codes.any = b,
+                2 => (codes.lacks, codes.only) = (b, all),
+                3 => codes.begins = first,
+                4 => codes.order = [b, list.clone(), a].concat(),
+                _ => (codes.has, codes.only) = (b, a),
+            }
+            prop_assert!(!codes.match_list(&list) || codes.outline().admits(marks(&list)), "{:?} {:?}", codes, list);
+        }
+    }
+
+    /// Of few values, so that lists meet.
+    fn some() -> impl Strategy<Value = Vec<u16>> {
+        proptest::collection::vec(prop_oneof![0..8_u16, 0x1301..0x1306_u16, any::<u16>()], 0..12)
+    }
+
+    #[test]
+    fn an_outline_turns_down_what_is_another_programs() {
+        let only = Codes { only: vec![1, 2, 3], ..Codes::default() };
+        assert!(only.outline().admits(marks(&[3, 1])) && !only.outline().admits(marks(&[1, 9])));
+        let has = Codes { has: vec![1, 2], any: vec![7, 8], ..Codes::default() };
+        assert!(has.outline().admits(marks(&[2, 1, 8])) && !has.outline().admits(marks(&[1, 8])) && !has.outline().admits(marks(&[1, 2])));
     }
 
     #[test]

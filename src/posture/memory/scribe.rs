@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::{Entry, Shard, Shared, held, key, past};
+use super::keyed::Secret;
+use super::{Entry, Shard, Shared, held, past};
 use crate::config;
 use crate::posture::baseline::{Baseline, Fleet, Spoken};
 use crate::posture::census::Census;
@@ -183,7 +184,7 @@ impl Scribe {
 
 impl Shared {
     fn clear(&self, secret: &[u8; 32]) {
-        self.key.store(Arc::new(key(secret)));
+        self.secret.store(Arc::new(Secret::new(secret)));
         for shard in &self.shards {
             *held(shard) = Shard::default();
         }

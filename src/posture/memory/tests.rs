@@ -320,14 +320,6 @@ fn families_of_layers() {
     assert_eq!(syn_family("nonsense"), None);
 }
 
-#[test]
-fn hashes_are_of_the_stores_key_and_of_the_layer() {
-    let (one, two) = (key(&[1; 32]), key(&[2; 32]));
-    assert_eq!(keyed(&one, Layer::Tls, "x"), keyed(&one, Layer::Tls, "x"));
-    assert_ne!(keyed(&one, Layer::Tls, "x"), keyed(&two, Layer::Tls, "x"));
-    assert_ne!(keyed(&one, Layer::Tls, "x"), keyed(&one, Layer::H2, "x"));
-}
-
 /// Each of two proxies on one store hears of what the other saw; who shows ever new stacks to one of them fills neither.
 #[test]
 fn a_flood_of_stacks_of_one_device_fills_no_proxy_and_no_store() {

@@ -1,0 +1,191 @@
+//! HKDF (RFC 5869) for TLS 1.3's key schedule.
+//!
+//! rustls' own extracts anew for each key that it expands, and prepares each secret anew: two of three hashes of a handshake. Here each secret is
+//! prepared once; the hashing itself is the same library's.
+
+use std::sync::LazyLock;
+
+use ::aws_lc_rs::hmac;
+use rustls::crypto::tls13::{Hkdf, HkdfExpander, OkmBlock, OutputLengthError};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, hmac as tls};
+use rustls::{SupportedCipherSuite, Tls13CipherSuite};
+
+/// The provider of aws-lc-rs, with this key schedule.
+pub fn provider() -> CryptoProvider {
+    let provider = aws_lc_rs::default_provider();
+    let suite = |theirs: SupportedCipherSuite| {
+        let own = theirs.tls13().and_then(|theirs| SUITES.iter().find(|own| own.common.suite == theirs.common.suite));
+        own.map_or(theirs, SupportedCipherSuite::Tls13)
+    };
+    CryptoProvider { cipher_suites: provider.cipher_suites.iter().copied().map(suite).collect(), ..provider }
+}
+
+/// Each of TLS 1.3's suites whose hash is known here.
+static SUITES: LazyLock<Vec<Tls13CipherSuite>> = LazyLock::new(|| {
+    let theirs = aws_lc_rs::ALL_CIPHER_SUITES.iter().filter_map(SupportedCipherSuite::tls13);
+    let own = theirs.filter_map(|theirs| {
+        let hkdf = match theirs.common.hash_provider.output_len() {
+            32 => &SHA256,
+            48 => &SHA384,
+            _ => return None,
+        };
+        Some(Tls13CipherSuite { common: common(&theirs.common), hkdf_provider: hkdf, aead_alg: theirs.aead_alg, quic: None })
+    });
+    own.collect()
+});
+
+fn common(theirs: &rustls::CipherSuiteCommon) -> rustls::CipherSuiteCommon {
+    rustls::CipherSuiteCommon {
+        suite: theirs.suite,
+        hash_provider: theirs.hash_provider,
+        confidentiality_limit: theirs.confidentiality_limit,
+    }
+}
+
+static SHA256: Hash = Hash(hmac::HMAC_SHA256);
+static SHA384: Hash = Hash(hmac::HMAC_SHA384);
+
+#[derive(Debug)]
+struct Hash(hmac::Algorithm);
+
+/// A secret that keys are expanded from.
+#[derive(Debug)]
+struct Expander(hmac::Key);
+
+impl Hash {
+    fn length(&self) -> usize {
+        self.0.digest_algorithm().output_len()
+    }
+
+    /// RFC 5869 section 2.2. A key of zeros is what no salt is, and what an empty one is.
+    fn extract(&self, salt: Option<&[u8]>, secret: &[u8]) -> Box<dyn HkdfExpander> {
+        let salt = hmac::Key::new(self.0, salt.unwrap_or_default());
+        self.expander(hmac::sign(&salt, secret).as_ref())
+    }
+
+    fn expander(&self, secret: &[u8]) -> Box<dyn HkdfExpander> {
+        Box::new(Expander(hmac::Key::new(self.0, secret)))
+    }
+}
+
+impl Hkdf for Hash {
+    fn extract_from_zero_ikm(&self, salt: Option<&[u8]>) -> Box<dyn HkdfExpander> {
+        self.extract(salt, [0; 48].get(..self.length()).unwrap_or_default())
+    }
+
+    fn extract_from_secret(&self, salt: Option<&[u8]>, secret: &[u8]) -> Box<dyn HkdfExpander> {
+        self.extract(salt, secret)
+    }
+
+    fn expander_for_okm(&self, okm: &OkmBlock) -> Box<dyn HkdfExpander> {
+        self.expander(okm.as_ref())
+    }
+
+    fn hmac_sign(&self, key: &OkmBlock, message: &[u8]) -> tls::Tag {
+        tls::Tag::new(hmac::sign(&hmac::Key::new(self.0, key.as_ref()), message).as_ref())
+    }
+}
+
+impl Expander {
+    /// RFC 5869 section 2.3: one block of T.
+    fn block(&self, before: &[u8], info: &[&[u8]], number: u8) -> tls::Tag {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(before);
+        info.iter().for_each(|part| context.update(part));
+        context.update(&[number]);
+        tls::Tag::new(context.sign().as_ref())
+    }
+}
+
+impl HkdfExpander for Expander {
+    fn expand_slice(&self, info: &[&[u8]], output: &mut [u8]) -> Result<(), OutputLengthError> {
+        let mut before: Option<tls::Tag> = None;
+        for (part, number) in output.chunks_mut(self.hash_len()).zip(1..) {
+            let number = u8::try_from(number).map_err(|_| OutputLengthError)?;
+            let block = self.block(before.as_ref().map_or(&[], AsRef::as_ref), info, number);
+            for (slot, byte) in part.iter_mut().zip(block.as_ref()) {
+                *slot = *byte;
+            }
+            before = Some(block);
+        }
+        Ok(())
+    }
+
+    fn expand_block(&self, info: &[&[u8]]) -> OkmBlock {
+        OkmBlock::new(self.block(&[], info, 1).as_ref())
+    }
+
+    fn hash_len(&self) -> usize {
+        self.0.algorithm().digest_algorithm().output_len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    }
+
+    fn expanded(expander: &dyn HkdfExpander, info: &[&[u8]], length: usize) -> Vec<u8> {
+        let mut out = vec![0; length];
+        expander.expand_slice(info, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn rfc_5869_appendix_a() {
+        let salt: Vec<u8> = (0..=0x0c).collect();
+        let info: Vec<u8> = (0xf0..=0xf9).collect();
+        let one = SHA256.extract_from_secret(Some(&salt), &[0x0b; 22]);
+        let okm = bytes("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865");
+        assert_eq!(expanded(&*one, &[&info], 42), okm);
+        assert_eq!(expanded(&*one, &[&info[..3], &info[3..]], 42), okm, "the info may come in parts");
+        assert_eq!(one.expand_block(&[&info]).as_ref(), &okm[..32]);
+
+        let range = |from: u8, to: u8| (from..=to).collect::<Vec<u8>>();
+        let two = SHA256.extract_from_secret(Some(&range(0x60, 0xaf)), &range(0, 0x4f));
+        let okm = bytes(concat!(
+            "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c65e590e09",
+            "da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87"
+        ));
+        assert_eq!(expanded(&*two, &[&range(0xb0, 0xff)], 82), okm);
+
+        let three = SHA256.extract_from_secret(None, &[0x0b; 22]);
+        let okm = bytes("8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
+        assert_eq!(expanded(&*three, &[], 42), okm);
+    }
+
+    /// Against rustls' own, which makes the same keys by another way.
+    #[test]
+    fn every_suite_makes_the_keys_that_rustls_makes() {
+        assert_eq!(provider().cipher_suites.len(), aws_lc_rs::default_provider().cipher_suites.len());
+        let mut seen = 0;
+        for theirs in aws_lc_rs::ALL_CIPHER_SUITES.iter().filter_map(SupportedCipherSuite::tls13) {
+            let provider = provider();
+            let own =
+                provider.cipher_suites.iter().filter_map(SupportedCipherSuite::tls13).find(|own| own.common.suite == theirs.common.suite);
+            let (own, theirs) = (own.unwrap().hkdf_provider, theirs.hkdf_provider);
+            assert!(!std::ptr::addr_eq(own, theirs));
+            for salt in [None, Some(&b""[..]), Some(&[7; 32])] {
+                for (one, other) in [
+                    (own.extract_from_zero_ikm(salt), theirs.extract_from_zero_ikm(salt)),
+                    (own.extract_from_secret(salt, b"secret"), theirs.extract_from_secret(salt, b"secret")),
+                ] {
+                    let info: [&[u8]; 2] = [b"in", b"fo"];
+                    let (block, same) = (one.expand_block(&info), other.expand_block(&info));
+                    assert_eq!(block.as_ref(), same.as_ref());
+                    assert_eq!((one.hash_len(), expanded(&*one, &info, 200)), (other.hash_len(), expanded(&*other, &info, 200)));
+                    assert_eq!(own.hmac_sign(&block, b"text").as_ref(), theirs.hmac_sign(&same, b"text").as_ref());
+                    let (next, other) = (own.expander_for_okm(&block), theirs.expander_for_okm(&same));
+                    assert_eq!(expanded(&*next, &info, 12), expanded(&*other, &info, 12));
+                }
+            }
+            seen += 1;
+        }
+        assert_eq!(seen, 3);
+        let mut long = vec![0; 256 * 32];
+        assert!(SHA256.extract_from_zero_ikm(None).expand_slice(&[], &mut long).is_err());
+    }
+}
