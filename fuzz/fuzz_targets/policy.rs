@@ -248,7 +248,7 @@ fn want(u: &mut Unstructured<'_>) -> Result<Want> {
 }
 
 fn host(u: &mut Unstructured<'_>) -> Result<Host> {
-    Ok(Host::canonical(u.choose(&["a.example", "b.a.example", "example"])?))
+    Ok(vestibule::request::host(u.choose(&["a.example", "b.a.example", "example"])?).expect("a host"))
 }
 
 fn headers(u: &mut Unstructured<'_>) -> Result<HeaderMap> {

@@ -80,6 +80,8 @@ impl<'a> Scene<'a> {
 
     fn span_of_leaf(&self, leaf: &Leaf) -> (Truth, Truth) {
         let free = match leaf {
+            // So is a tier or cap that reads the tier, which `config` refuses: asking what it could be would not end.
+            Leaf::Tier(range) if range.least > range.most => return (Truth::No, Truth::No),
             Leaf::Class(_) => self.inputs.given.class.is_none(),
             Leaf::Tier(range) if self.inputs.given.tier.is_none() => {
                 let (least, most) = self.reach();

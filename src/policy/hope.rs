@@ -157,6 +157,16 @@ mod tests {
     }
 
     #[test]
+    fn a_tier_or_cap_that_reads_the_tier_ends_as_one_that_nothing_meets() {
+        let mut draft = draft(vec![forward(tier(Compare::AtLeast, KNOWN))]);
+        draft.tiers[1].require = tier(Compare::AtLeast, 0);
+        draft.caps =
+            vec![super::super::draft::Cap { name: "cap".to_owned(), when: tier(Compare::AtLeast, 0), max_tier: super::super::TierId(0) }];
+        let decision = Visit::unreadable().decide(&Policy::compile(draft));
+        assert_eq!((decision.done.effect, decision.unavailable), (Effect::Block, false));
+    }
+
+    #[test]
     fn an_unreadable_record_hides_behind_an_app_in_report_mode_only_from_its_rules() {
         let policy = reporting(Draft { guardrails: vec![guardrail("gone", state(&["lost"]))], ..draft(vec![]) });
         let decision = Visit::unreadable().decide(&policy);
