@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, value_name = "ID", conflicts_with_all = ["app", "device", "method", "path", "sets"])]
     pub request: Option<String>,
     /// The decision log to find the request in; by default the configuration's, and the one that was rotated away.
-    #[arg(long, value_name = "FILE", requires = "request")]
+    #[arg(long, value_name = "FILE", requires = "request", conflicts_with = "app")]
     pub log: Option<PathBuf>,
     /// The device that asks, by its id in the store; without it one that nobody knows, unless `--set` describes one.
     #[arg(long, value_name = "ID")]
@@ -49,8 +49,8 @@ pub struct Args {
     /// `net.zone=office`, `http.header.x-team=ops`. An empty value takes a field out of the record. May be repeated.
     #[arg(long = "set", value_name = "SIGNAL=VALUE")]
     pub sets: Vec<String>,
-    /// How to show the result.
-    #[arg(long, value_enum, default_value = "text")]
+    /// How to show the result: text, json.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     pub format: Format,
 }
 

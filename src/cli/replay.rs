@@ -31,8 +31,8 @@ pub struct Args {
     /// Only requests of so long ago at most, such as `7d`.
     #[arg(long, value_name = "AGE")]
     since: Option<String>,
-    /// How to show the result.
-    #[arg(long, value_enum, default_value = "text")]
+    /// How to show the result: text, json.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     format: Format,
 }
 
