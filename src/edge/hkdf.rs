@@ -1,12 +1,12 @@
-//! HKDF (RFC 5869) for TLS 1.3's key schedule.
+//! TLS 1.3's key schedule, by rustls' HKDF over aws-lc-rs' HMAC.
 //!
-//! rustls' own extracts anew for each key that it expands, and prepares each secret anew: two of three hashes of a handshake. Here each secret is
-//! prepared once; the hashing itself is the same library's.
+//! The HKDF that comes with the provider extracts anew for each key that it expands, and prepares each secret anew: a third of a handshake's hashes.
+//! The one that rustls has for any HMAC prepares each secret once.
 
 use std::sync::LazyLock;
 
 use ::aws_lc_rs::hmac;
-use rustls::crypto::tls13::{Hkdf, HkdfExpander, OkmBlock, OutputLengthError};
+use rustls::crypto::tls13::{Hkdf, HkdfUsingHmac};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, hmac as tls};
 use rustls::{SupportedCipherSuite, Tls13CipherSuite};
 
@@ -25,7 +25,7 @@ static SUITES: LazyLock<Vec<Tls13CipherSuite>> = LazyLock::new(|| {
     let theirs = aws_lc_rs::ALL_CIPHER_SUITES.iter().filter_map(SupportedCipherSuite::tls13);
     let own = theirs.filter_map(|theirs| {
         let hkdf = match theirs.common.hash_provider.output_len() {
-            32 => &SHA256,
+            32 => &SHA256 as &dyn Hkdf,
             48 => &SHA384,
             _ => return None,
         };
@@ -42,86 +42,42 @@ fn common(theirs: &rustls::CipherSuiteCommon) -> rustls::CipherSuiteCommon {
     }
 }
 
-static SHA256: Hash = Hash(hmac::HMAC_SHA256);
-static SHA384: Hash = Hash(hmac::HMAC_SHA384);
+static SHA256: HkdfUsingHmac<'_> = HkdfUsingHmac(&Hash(hmac::HMAC_SHA256));
+static SHA384: HkdfUsingHmac<'_> = HkdfUsingHmac(&Hash(hmac::HMAC_SHA384));
 
-#[derive(Debug)]
 struct Hash(hmac::Algorithm);
 
-/// A secret that keys are expanded from.
-#[derive(Debug)]
-struct Expander(hmac::Key);
+/// A secret that is ready for use.
+struct Key(hmac::Key);
 
-impl Hash {
-    fn length(&self) -> usize {
+impl tls::Hmac for Hash {
+    fn with_key(&self, key: &[u8]) -> Box<dyn tls::Key> {
+        Box::new(Key(hmac::Key::new(self.0, key)))
+    }
+
+    fn hash_output_len(&self) -> usize {
         self.0.digest_algorithm().output_len()
     }
-
-    /// RFC 5869 section 2.2. A key of zeros is what no salt is, and what an empty one is.
-    fn extract(&self, salt: Option<&[u8]>, secret: &[u8]) -> Box<dyn HkdfExpander> {
-        let salt = hmac::Key::new(self.0, salt.unwrap_or_default());
-        self.expander(hmac::sign(&salt, secret).as_ref())
-    }
-
-    fn expander(&self, secret: &[u8]) -> Box<dyn HkdfExpander> {
-        Box::new(Expander(hmac::Key::new(self.0, secret)))
-    }
 }
 
-impl Hkdf for Hash {
-    fn extract_from_zero_ikm(&self, salt: Option<&[u8]>) -> Box<dyn HkdfExpander> {
-        self.extract(salt, [0; 48].get(..self.length()).unwrap_or_default())
-    }
-
-    fn extract_from_secret(&self, salt: Option<&[u8]>, secret: &[u8]) -> Box<dyn HkdfExpander> {
-        self.extract(salt, secret)
-    }
-
-    fn expander_for_okm(&self, okm: &OkmBlock) -> Box<dyn HkdfExpander> {
-        self.expander(okm.as_ref())
-    }
-
-    fn hmac_sign(&self, key: &OkmBlock, message: &[u8]) -> tls::Tag {
-        tls::Tag::new(hmac::sign(&hmac::Key::new(self.0, key.as_ref()), message).as_ref())
-    }
-}
-
-impl Expander {
-    /// RFC 5869 section 2.3: one block of T.
-    fn block(&self, before: &[u8], info: &[&[u8]], number: u8) -> tls::Tag {
+impl tls::Key for Key {
+    fn sign_concat(&self, first: &[u8], middle: &[&[u8]], last: &[u8]) -> tls::Tag {
         let mut context = hmac::Context::with_key(&self.0);
-        context.update(before);
-        info.iter().for_each(|part| context.update(part));
-        context.update(&[number]);
+        context.update(first);
+        middle.iter().for_each(|part| context.update(part));
+        context.update(last);
         tls::Tag::new(context.sign().as_ref())
     }
-}
 
-impl HkdfExpander for Expander {
-    fn expand_slice(&self, info: &[&[u8]], output: &mut [u8]) -> Result<(), OutputLengthError> {
-        let mut before: Option<tls::Tag> = None;
-        for (part, number) in output.chunks_mut(self.hash_len()).zip(1..) {
-            let number = u8::try_from(number).map_err(|_| OutputLengthError)?;
-            let block = self.block(before.as_ref().map_or(&[], AsRef::as_ref), info, number);
-            for (slot, byte) in part.iter_mut().zip(block.as_ref()) {
-                *slot = *byte;
-            }
-            before = Some(block);
-        }
-        Ok(())
-    }
-
-    fn expand_block(&self, info: &[&[u8]]) -> OkmBlock {
-        OkmBlock::new(self.block(&[], info, 1).as_ref())
-    }
-
-    fn hash_len(&self) -> usize {
+    fn tag_len(&self) -> usize {
         self.0.algorithm().digest_algorithm().output_len()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rustls::crypto::tls13::HkdfExpander;
+
     use super::*;
 
     fn bytes(hex: &str) -> Vec<u8> {
