@@ -10,6 +10,9 @@ use super::tables::set;
 use super::truth::Truth;
 use crate::model::{Effect, FactState, Mode};
 
+/// A step with the moment from which on it is in force.
+pub type Dated = (Timestamp, Step);
+
 #[derive(Debug)]
 pub struct Ladder {
     /// That its fact is not `ok`.
@@ -17,7 +20,7 @@ pub struct Ladder {
     /// Whom it concerns besides.
     pub when: Cond,
     /// Earlier first.
-    steps: Box<[(Timestamp, Step)]>,
+    steps: Box<[Dated]>,
     /// Of a restricted request.
     pub with: RestrictionSet,
     /// What its first enforced step does. `None`: it never asks for more than attention.
@@ -52,7 +55,7 @@ impl Ladder {
     }
 
     /// Those whose date has come, and those still to come.
-    pub fn split(&self, now: Timestamp) -> (&[(Timestamp, Step)], &[(Timestamp, Step)]) {
+    pub fn split(&self, now: Timestamp) -> (&[Dated], &[Dated]) {
         self.steps.split_at(self.steps.partition_point(|(from, _)| *from <= now))
     }
 
