@@ -21,7 +21,7 @@ pub fn effective(files: &[(PathBuf, Vec<u8>)]) -> String {
         let Some(tree) = tree else { continue };
         let name = path.display().to_string().replace(char::is_control, "\u{fffd}");
         let shape = if at == 0 { &shapes::ROOT } else { &shapes::OWNER_FILE };
-        let _ = write!(printed, "{}# {name}, with all defaults\n", if at == 0 { "" } else { "---\n" });
+        let _ = writeln!(printed, "{}# {name}, with all defaults", if at == 0 { "" } else { "---\n" });
         let mut printer = Printer { out: &mut printed };
         printer.keys(Some(&tree), shape, 0);
     }
@@ -38,10 +38,7 @@ impl Printer<'_> {
         let mut first = depth > 0 && self.out.ends_with("- ");
         for key in shape.keys {
             let value = node.and_then(|node| node.entry(key.name)).map(|entry| &entry.value);
-            let absent = match (&key.need, &key.kind) {
-                (Need::Absent(OF_ITS_KEYS), Kind::Shape(_)) | (Need::Default(_), _) => true,
-                _ => false,
-            };
+            let absent = matches!((&key.need, &key.kind), (Need::Absent(OF_ITS_KEYS), Kind::Shape(_)) | (Need::Default(_), _));
             if value.is_none() && !absent {
                 continue;
             }

@@ -241,16 +241,16 @@ fn asked() -> impl Strategy<Value = Condition> {
 
 fn ladder() -> impl Strategy<Value = Ladder> {
     let steps = select(vec![Step::Warn, Step::Restrict, Step::Block]);
-    (select(vec!["disk_encrypted", "patched"]), prop_oneof![asked().prop_map(|when| not(when)), Just(always())], steps).prop_map(
-        |(fact, when, step)| Ladder {
+    (select(vec!["disk_encrypted", "patched"]), prop_oneof![asked().prop_map(not), Just(always())], steps).prop_map(|(fact, when, step)| {
+        Ladder {
             name: format!("ladder.{fact}"),
             fact: fact.into(),
             apps: None,
             when,
             steps: std::vec![(at(0), step)],
             with: std::vec![RestrictionId(READ_ONLY)],
-        },
-    )
+        }
+    })
 }
 
 fn exception() -> impl Strategy<Value = Exception> {
