@@ -49,8 +49,8 @@ pub struct Args {
     /// `net.zone=office`, `http.header.x-team=ops`. An empty value takes a field out of the record. May be repeated.
     #[arg(long = "set", value_name = "SIGNAL=VALUE")]
     pub sets: Vec<String>,
-    /// How to show the result: text, json.
-    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
+    /// How to show the result: text, as by default, or json.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", hide_possible_values = true, hide_default_value = true)]
     pub format: Format,
 }
 

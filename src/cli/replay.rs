@@ -31,8 +31,8 @@ pub struct Args {
     /// Only requests of so long ago at most, such as `7d`.
     #[arg(long, value_name = "AGE")]
     since: Option<String>,
-    /// How to show the result: text, json.
-    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
+    /// How to show the result: text, as by default, or json.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", hide_possible_values = true, hide_default_value = true)]
     format: Format,
 }
 

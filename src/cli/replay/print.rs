@@ -26,8 +26,8 @@ pub fn text(policy: &Policy, tally: &Tally<'_>) -> String {
     out.push('\n');
     for (name, count, note) in [
         ("same", tally.same, ""),
-        ("tighter", tally.of(Kind::Tighter), "would be restricted or blocked, and were not"),
-        ("looser", tally.of(Kind::Looser), "would be let in, or further in, than they were"),
+        ("tighter", tally.of(Kind::Tighter), "answered more strictly than they were"),
+        ("looser", tally.of(Kind::Looser), "answered more freely than they were"),
         ("other restrictions", tally.of(Kind::Restrictions), "the same effect with other restrictions"),
         ("report mode", tally.of(Kind::Report), "nothing done otherwise, but reported otherwise"),
     ] {
