@@ -109,7 +109,7 @@ fn configurations() {
         ),
         ("a rule that restricts by nothing", config().replace(", with: [read-only, private]", ""), &["apps[0].rules[1]", "with"]),
         ("a missing owner", config().replace("owner: knowledge", "owner: knowlege"), &["apps[0].owner", "did you mean `knowledge`?"]),
-        ("what comes later", config().set("delegate", "[]"), &["vestibule.yaml:", "unknown key `delegate`"]),
+        ("what comes later", config().set("upgrade", "{}"), &["vestibule.yaml:", "unknown key `upgrade`"]),
         ("admin for everybody", config().set("admin", "{bind: \"0.0.0.0:0\"}"), &["admin.bind", "loopback"]),
         ("a store of another kind", config().set("store", "{url: \"postgres://user@host/db\"}"), &["store.url", "sqlite://"]),
         ("a folder of policies that is not there", config().set("policy_dir", "none.d"), &["policy_dir", "none.d"]),

@@ -1,7 +1,7 @@
 //! What goes back to the client, from a refusal's page to an app's answer.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
@@ -131,30 +131,35 @@ pub async fn send(
     };
     // The request goes away with its headers, and a refusal's form depends on some of them.
     let asked = (Form::wanted(request.headers()), request.method() == Method::HEAD);
-    match in_time(forward::send(permit, &order, &house.upstreams, request), bounds.ends).await {
-        Some(Ok(mut sent)) => {
+    let mut work = pin!(forward::send(permit, &order, &house.upstreams, request));
+    let sent = match bounds.ends {
+        None => work.await,
+        Some(ends) => match in_time(work.as_mut(), ends).await {
+            Some(sent) => sent,
+            None => {
+                visit.late();
+                return own_page(&Refusal::UpstreamTimeout { app: app(house, ruling.decision.app) }, visit, asked);
+            }
+        },
+    };
+    match sent {
+        Ok(mut sent) => {
             visit.upstream(sent.upstream);
             if let Some(told) = &ruling.told {
                 sent.response.headers_mut().insert(&notice::HEADER, told.header.clone());
             }
             sent.response
         }
-        Some(Err(failure)) => fail(conn, house, ruling, &failure, asked, visit),
-        None => {
-            visit.late();
-            own_page(&Refusal::UpstreamTimeout { app: app(house, ruling.decision.app) }, visit, asked)
-        }
+        Err(failure) => fail(conn, house, ruling, &failure, asked, visit),
     }
 }
 
-/// `None`: not before it `ends`. What was under way is dropped, and the connection to the app with it.
-async fn in_time<T>(work: impl Future<Output = T>, ends: Option<Instant>) -> Option<T> {
-    let mut work = pin!(work);
-    let mut late = ends.map(|ends| Box::pin(tokio::time::sleep_until(ends.into())));
-    poll_fn(|cx| match (work.as_mut().poll(cx), &mut late) {
-        (Poll::Ready(done), _) => Poll::Ready(Some(done)),
-        (Poll::Pending, Some(late)) => late.as_mut().poll(cx).map(|()| None),
-        (Poll::Pending, None) => Poll::Pending,
+/// `None`: not before it `ends`. Who lets go of the work then lets go of the connection to the app with it.
+async fn in_time<T>(mut work: Pin<&mut impl Future<Output = T>>, ends: Instant) -> Option<T> {
+    let mut late = Box::pin(tokio::time::sleep_until(ends.into()));
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => late.as_mut().poll(cx).map(|()| None),
     })
     .await
 }

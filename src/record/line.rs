@@ -50,11 +50,11 @@ pub fn fragment(
     posture(&mut out, policy, standing, now);
     let draft = policy.draft();
     let ladders = decision.notices.iter().filter_map(|index| draft.ladders.get(usize::from(index)));
-    list(&mut out, "notices", ladders.map(|ladder| ladder.name.as_str()));
+    unless_empty(&mut out, "notices", ladders.map(|ladder| ladder.name.as_str()));
     let exceptions = decision.exceptions.as_slice().iter().filter_map(|index| draft.exceptions.get(usize::try_from(*index).ok()?));
-    list(&mut out, "exceptions", exceptions.map(|exception| exception.name.as_str()));
+    unless_empty(&mut out, "exceptions", exceptions.map(|exception| exception.name.as_str()));
     let _ = write!(out, ",\"as_of\":\"{now:.3}\"");
-    list(&mut out, "headers_read", policy.headers_read());
+    unless_empty(&mut out, "headers_read", policy.headers_read().iter());
     text(&mut out, "policy_rev", Some(policy.revision()));
     out
 }
@@ -71,7 +71,7 @@ fn device(out: &mut Vec<u8>, standing: &Standing) {
         Standing::Known { freshness: Freshness::TooOld, .. } => Cow::Borrowed("too_old"),
     };
     text(out, "standing", Some(&word));
-    let Standing::Known { device, proof_ends, .. } = standing else { return out.extend_from_slice(b",\"record\":{}") };
+    let Standing::Known { device, proof_ends, .. } = standing else { return };
     out.extend_from_slice(b",\"record\":{\"state\":");
     string(out, device.state.as_str());
     for (name, value) in [
@@ -168,7 +168,7 @@ pub fn own(labels: &Labels<'_>, on: &Connection<'_>, zone: Option<&str>, revisio
     out
 }
 
-/// Every line has every field, so that whoever reads the log needs no case for those that are not there.
+/// A line has the same fields whatever was decided, so that whoever reads the log needs few cases for those that are not there.
 fn undecided(out: &mut Vec<u8>, labels: &Labels<'_>, revision: Option<&str>) {
     for (name, value) in [("app", labels.app), ("effect", labels.done.as_str()), ("mode", labels.mode), ("would", labels.decided.as_str())]
     {
@@ -182,7 +182,7 @@ fn undecided(out: &mut Vec<u8>, labels: &Labels<'_>, revision: Option<&str>) {
     for name in ["device", "standing"] {
         text(out, name, None);
     }
-    out.extend_from_slice(b",\"record\":{},\"posture\":{},\"notices\":[],\"exceptions\":[],\"as_of\":null,\"headers_read\":[]");
+    out.extend_from_slice(b",\"posture\":{},\"as_of\":null");
     text(out, "policy_rev", revision);
 }
 
@@ -238,10 +238,14 @@ fn identified(out: &mut Vec<u8>, on: &Connection<'_>) {
     let program_seen = told.saw_program();
     some(out, "stack", program_seen, told.stacks.iter().map(|stack| &**stack));
     some(out, "browser", program_seen, told.browsers.iter().map(Word::word));
-    text(out, "versions", told.versions.map(|span| span.to_string()).as_deref());
+    if let Some(versions) = told.versions {
+        text(out, "versions", Some(&versions.to_string()));
+    }
     some(out, "os", told.saw_system(), told.os.iter().map(Word::word));
     some(out, "form", told.saw_system(), told.forms.iter().map(Word::word));
-    text(out, "nearest", told.nearest.as_deref());
+    if let Some(nearest) = told.nearest.as_deref() {
+        text(out, "nearest", Some(nearest));
+    }
     flag(out, "intercepted", *intercepted);
     flag(out, "drift", *drift);
 }
@@ -265,6 +269,14 @@ fn object<'a>(out: &mut Vec<u8>, name: &str, fields: impl IntoIterator<Item = (&
         None => out.push(b'{'),
     }
     out.push(b'}');
+}
+
+/// Of what most lines have none: each byte of a line is paid for at every request.
+fn unless_empty(out: &mut Vec<u8>, name: &str, values: impl Iterator<Item = impl AsRef<str>>) {
+    let mut values = values.peekable();
+    if values.peek().is_some() {
+        list(out, name, values);
+    }
 }
 
 fn list(out: &mut Vec<u8>, name: &str, values: impl IntoIterator<Item = impl AsRef<str>>) {
