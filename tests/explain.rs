@@ -73,7 +73,7 @@ fn the_smallest_fix_is_on_the_page_and_in_the_explanation_of_its_request() {
     lab.write("next.yaml", &config.clone().replace("posture.mdm_enrolled: ok, posture.patched: ok", "device.ownership: corporate").yaml());
     let text = explain("next.yaml", &[]).succeeded().stdout;
     assert!(text.contains("\nDecision: forward, by rule enrolled\n"), "{text}");
-    assert!(text.contains(&format!("by policy {revision}; what follows is by policy ")), "{text}");
+    assert!(text.contains(&format!("by policy {revision}\nNow      by policy ")), "{text}");
     let value: Value = serde_json::from_str(&explain("next.yaml", &["--format", "json"]).succeeded().stdout).unwrap();
     assert_eq!((&value["done"]["effect"], &value["then"]["effect"]), (&json!("forward"), &json!("block")), "{value:#}");
     let facts = value["facts"].as_array().unwrap();

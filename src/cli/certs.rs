@@ -145,13 +145,13 @@ fn revoked(revoke: &Revoke, done: &Revoked) -> String {
     };
     format!(
         "\
-revocation list  {}, number {}, {} certificates
+revocation list  {}, number {}, {}
                  {what}
 next list due    {}
 ",
         done.crl.display(),
         done.number,
-        done.total,
+        super::check::counted(done.total, "certificate"),
         whole_seconds(done.next_update),
     )
 }

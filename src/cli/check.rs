@@ -234,8 +234,8 @@ fn end(until: Timestamp, zone: &TimeZone) -> String {
 
 /// The day where the moment is its first, else the minute.
 fn said(at: Timestamp, zone: &TimeZone) -> String {
-    let local = zone.to_datetime(at);
-    if local.time() == Time::midnight() { local.date().to_string() } else { local.strftime("%Y-%m-%d %H:%M").to_string() }
+    let local = at.to_zoned(zone.clone());
+    if local.time() == Time::midnight() { local.date().to_string() } else { local.strftime("%Y-%m-%d %H:%M %Z").to_string() }
 }
 
 fn rules(configuration: &Configuration) -> usize {
@@ -243,7 +243,7 @@ fn rules(configuration: &Configuration) -> usize {
     policy.guardrails.len() + policy.layers.len() + policy.apps.iter().map(|app| app.rules.len()).sum::<usize>()
 }
 
-fn counted(count: usize, what: &str) -> String {
+pub fn counted(count: usize, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")
 }
@@ -309,7 +309,7 @@ apps:
         let coming = checked.coming(checked.configuration.as_ref().unwrap());
         let expected = "\
 exception `soon` ends 2026-11-30 (by it, T-2)
-exception `exact` ends 2026-11-30 13:30 (by it, T-3)
+exception `exact` ends 2026-11-30 13:30 CET (by it, T-3)
 ladder `patched`: block from 2027-02-01
 ";
         assert_eq!(coming, expected);

@@ -157,7 +157,8 @@ ownership=corporate or personal; onnet=true or false; state=pending, approved, s
 tags=A,B and keys=KIND:VALUE;KIND:VALUE replace the list, += adds to it, -= takes from it. A KIND is spki_sha256, san, serial or browser; \
 cert:FILE.pem stands for the key of that certificate.
 posture.FACT=ok or fail states a fact, posture.FACT.value=TEXT its detail. source=NAME (manual), observed_at=TIME (now) and expires_at=TIME \
-apply to all facts of the command. posture.FACT= takes back what that source said.";
+apply to all facts of the command. posture.FACT= takes back what that source said. \
+A TIME is RFC 3339, 2031-01-15T18:00:00Z: past expires_at, or the ttl of its source, a fact is unknown.";
 
 const IMPORT_HELP: &str = "\
 CSV: the first line names the columns: id and any of name user team tags ownership onnet state os os_version model keys source observed_at \
@@ -193,7 +194,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             let store = place.open(Access::Read)?;
             let devices = store.list(&Filter { state, ownership, user, team, tag, os })?;
             match format {
-                Shape::Table => print(&list(&devices, now)),
+                Shape::Table => print(&list(&devices, place.sources.as_deref(), now)),
                 Shape::Csv => print_bytes(&record::csv(&devices)?),
                 Shape::Json => print(&json(&devices)),
             }
@@ -429,16 +430,11 @@ fn json(devices: &[Device]) -> String {
     if lines.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", lines.join(",\n")) }
 }
 
-fn list(devices: &[Device], now: Timestamp) -> String {
+fn list(devices: &[Device], sources: Option<&[Source]>, now: Timestamp) -> String {
     let mut rows = vec![["ID", "NAME", "USER", "OWNERSHIP", "STATE", "OS", "POSTURE", "OBSERVED"].map(str::to_owned).to_vec()];
     for device in devices {
         let seen = device.posture.iter().flat_map(|fact| &fact.observations);
-        let failing = device.posture.iter().filter(|fact| fact.observations.iter().any(|seen| !seen.ok)).count();
-        let facts = match (device.posture.len(), failing) {
-            (0, _) => None,
-            (all, 0) => Some(format!("{all} ok")),
-            (all, failing) => Some(format!("{} ok, {failing} fail", all - failing)),
-        };
+        let facts = counts(device, sources, now);
         let os = [&device.os, &device.os_version].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ");
         let cells = [
             Some(device.id.clone()),
@@ -453,6 +449,22 @@ fn list(devices: &[Device], now: Timestamp) -> String {
         rows.push(cells.map(|cell| cell.unwrap_or_else(|| "-".to_owned())).to_vec());
     }
     if devices.is_empty() { "no devices\n".to_owned() } else { table(&rows) }
+}
+
+/// How many facts are ok, fail and, all observations of them expired, unknown.
+fn counts(device: &Device, sources: Option<&[Source]>, now: Timestamp) -> Option<String> {
+    let (mut ok, mut fail, mut unknown) = (0, 0, 0);
+    for fact in &device.posture {
+        let mut believed = fact.observations.iter().filter(|seen| !expired(seen, sources, now)).map(|seen| seen.ok);
+        match believed.next() {
+            None => unknown += 1,
+            Some(first) if first && believed.all(|seen| seen) => ok += 1,
+            Some(_) => fail += 1,
+        }
+    }
+    let more = [(fail, "fail"), (unknown, "unknown")].into_iter().filter(|(count, _)| *count > 0);
+    let more: String = more.map(|(count, state)| format!(", {count} {state}")).collect();
+    (!device.posture.is_empty()).then(|| format!("{ok} ok{more}"))
 }
 
 fn show(device: &Device, sources: Option<&[Source]>, now: Timestamp) -> String {
@@ -518,6 +530,7 @@ fn ownership(word: &str) -> Result<Ownership, Wrong> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Fact;
 
     #[test]
     fn a_fact_expires_at_the_earlier_of_two_ends() {
@@ -537,6 +550,14 @@ mod tests {
             [false, true, true, false, true]
         );
         assert!(!expired(&seen(3, None), None, now), "without the configuration nobody knows the ttl");
+
+        let mut device = Device::blank("d", DeviceState::Approved, "it", now);
+        assert_eq!(counts(&device, Some(&sources), now), None);
+        let failing = Observation { ok: false, ..seen(1, None) };
+        device.posture =
+            [seen(1, None), seen(2, None), failing].map(|seen| Fact { name: "f".to_owned(), observations: vec![seen] }).to_vec();
+        assert_eq!(counts(&device, Some(&sources), now).as_deref(), Some("1 ok, 1 fail, 1 unknown"));
+        assert_eq!(counts(&device, None, now).as_deref(), Some("2 ok, 1 fail"));
     }
 
     #[test]

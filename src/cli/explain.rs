@@ -36,7 +36,7 @@ pub struct Args {
     /// The decision log to find the request in; by default the configuration's, and the one that was rotated away.
     #[arg(long, value_name = "FILE", requires = "request", conflicts_with = "app")]
     pub log: Option<PathBuf>,
-    /// The device that asks, by its id in the store; without it one that nobody knows, unless `--set` describes one.
+    /// The device that asks, by its id in the store, its certificate taken for valid; without it one that nobody knows, unless `--set` describes one.
     #[arg(long, value_name = "ID")]
     pub device: Option<String>,
     /// The request's method.
@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long)]
     pub path: Option<String>,
     /// Puts a value in place of the real one: `tier=healthy`, `device.state=lost`, `posture.patched=fail`, `posture.patched.age=3d`,
-    /// `net.zone=office`, `http.header.x-team=ops`. An empty value takes a field out of the record. May be repeated.
+    /// `net.zone=office`, `http.header.x-team=ops`, `time.now=2031-01-15` (facts age until then). An empty value takes a field out of the record. May be repeated.
     #[arg(long = "set", value_name = "SIGNAL=VALUE")]
     pub sets: Vec<String>,
     /// How to show the result: text, as by default, or json.
@@ -96,9 +96,11 @@ fn explain_past(line: &[u8], configuration: &Configuration, format: Format) -> R
     let shown = |text: &str| text.escape_debug().to_string();
     let rule = past.rule.as_deref().map(|rule| format!(", by {}", shown(rule))).unwrap_or_default();
     let reasons = past.reasons.iter().map(|reason| shown(reason)).collect::<Vec<_>>().join(", ");
-    let note = if by_another { format!("; what follows is by policy {}, the configuration's", policy.revision()) } else { String::new() };
+    let note = if by_another { format!("\nNow      by policy {}, the configuration's", policy.revision()) } else { String::new() };
+    // In report mode rule and reasons are of what would have been done.
+    let would = if past.effect == past.would { String::new() } else { format!(" (all enforced: {})", shown(&past.would)) };
     let then = format!(
-        "Asked    {} at {}\nThen     {}{rule} ({reasons}), by policy {}{note}\n",
+        "Asked    {} at {}\nThen     {}{would}{rule} ({reasons}), by policy {}{note}\n",
         shown(&past.request_id),
         shown(&past.ts),
         shown(&past.effect),
@@ -174,7 +176,7 @@ tiers:
   - {name: known, require: {device.state: approved}}
   - {name: healthy, require: {posture.screen_lock: ok, posture.os_supported: ok}}
 restrictions:
-  read-only: {methods: [GET, HEAD]}
+  read-only: {methods: [GET, HEAD], paths: {deny: ["/drafts/*"]}}
 guardrails:
   - {name: gone, when: {device.state: [lost, retired]}, then: block}
   - {name: no-bots, when: {claims.browser: bot}, then: block, mode: report}
@@ -281,7 +283,8 @@ Tier: known
 Guardrails
   did not match  gone: block
                    no         device.state is approved, wanted lost or retired
-  passed over    no-bots: block (report mode: it would not have matched)
+  passed over    no-bots: block
+                   not enforced: it would not have matched
                    no         claims.browser is unavailable, wanted bot
 
 Rules of the app, first match wins
@@ -335,8 +338,10 @@ Smallest fix, to forward
         let twice = [&fresh[..], &["--set", "http.header.x-team=dev"]].concat();
         assert!(told(&twice).expect("an explanation").contains("undecided  http.header.x-team is 2 values, wanted ops"));
         let bot = told(&["--app", "wiki", "--set", "claims.browser=bot", "--set", "net.zone=office"]).expect("an explanation");
-        assert!(bot.contains("would be block, by guardrail no-bots were nothing in report mode"), "{bot}");
-        assert!(bot.contains("because   claims.browser"), "{bot}");
+        let draft = told(&["--app", "wiki", "--device", "laptop-1", "--set", "posture.screen_lock=fail", "--path", "/drafts/1"]).unwrap();
+        assert!(draft.contains("\n  refused  /drafts/1 is answered 403, restrict.paths\n"), "{draft}");
+        assert!(bot.contains("would be block, by guardrail no-bots, were all of it enforced"), "{bot}");
+        assert!(bot.contains("because  claims.browser"), "{bot}");
         for harmless in [
             "device.id=x",
             "device.name=x",

@@ -12,7 +12,7 @@ use super::serving;
 use super::shapes;
 use super::typed::{Balance, FingerprintHeaders, HostHeader, Route, Server, Timeouts, Upstream};
 use super::yaml::{Node, short};
-use crate::model::Mode;
+use crate::model::{Effect, Mode};
 use crate::policy::draft::{App, HostPattern, Layer, Rule};
 use crate::policy::{AppId, OwnerId};
 use crate::request::{self, EncodedSlash, Parameters, PathOptions, Slashes};
@@ -96,7 +96,8 @@ pub fn layers(file: Obj<'_>, granted: &Granted, names: &Names<'_>, out: &mut Fin
     let Some(owner) = names.owners.find(node, out) else { return Vec::new() };
     let Ok(owner_id) = u16::try_from(owner).map(OwnerId) else { return Vec::new() };
     let mut table = Table::new("rule");
-    let mut layers = Vec::new();
+    let mut layers: Vec<Layer> = Vec::new();
+    let mut places = Vec::new();
     for obj in file.objects("rules", &shapes::OWNER_RULE) {
         let rule = rules::rule(obj, &mut table, names, out);
         let apps = match obj.get("apps") {
@@ -108,6 +109,14 @@ pub fn layers(file: Obj<'_>, granted: &Granted, names: &Names<'_>, out: &mut Fin
         }
         granted.check(owner_id, &apps, (rule.then, obj.place_of("then")), names, out);
         layers.push(Layer { owner: owner_id, apps, rule });
+        places.push(obj.place_of("then"));
+    }
+    for (at, (layer, place)) in layers.iter().zip(places).enumerate() {
+        // One that stands before others takes them what it matches.
+        let last = !layers.iter().skip(at + 1).any(|later| later.apps.iter().any(|app| layer.apps.contains(app)));
+        if layer.rule.then == Effect::Forward && last && !layer.apps.is_empty() && !granted.any(owner_id, &layer.apps) {
+            out.warn(place, format!("opens nothing: `delegate` of the main file grants {} nothing here", node.found()));
+        }
     }
     layers
 }

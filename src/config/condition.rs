@@ -269,10 +269,14 @@ fn hours((node, list): Compared<'_>, out: &mut Findings) -> Option<Test> {
         match text.parse::<u8>().ok().filter(|hour| *hour < 24 && text.bytes().all(|c| c.is_ascii_digit())) {
             Some(hour) => read.push((compare, hour)),
             None => {
-                out.error(node.place, format!("found `{}`, expected a whole hour from 0 to 23", short(text)));
+                out.error(node.place, format!("found `{}`, expected a whole hour from 0 to 23, or hours such as `>= 8 < 18`", short(text)));
                 return None;
             }
         }
+    }
+    let none = (0..24u8).all(|hour| read.iter().any(|(compare, than)| !compare.holds(hour.cmp(than))));
+    if none {
+        out.warn(node.place, format!("no hour is {}: a span over midnight is a list, [\">= 22\", \"< 6\"]", node.found()));
     }
     Some(Test::Hour(read))
 }

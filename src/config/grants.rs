@@ -160,6 +160,11 @@ impl Granted {
         Self(granted)
     }
 
+    /// Whether the owner was granted anything for one of the apps.
+    pub fn any(&self, owner: OwnerId, apps: &[AppId]) -> bool {
+        apps.iter().any(|app| self.0.contains_key(&(owner, *app)))
+    }
+
     /// A rule of the owner's file, at `place`, with an effect that no grant of the owner's for one of its apps holds.
     pub fn check(&self, owner: OwnerId, apps: &[AppId], (effect, place): (Effect, Place), names: &Names<'_>, out: &mut Findings) {
         if effect == Effect::Block || self.0.is_empty() {

@@ -26,7 +26,7 @@ pub static ROOT: Shape = Shape {
             "time_zone",
             Text("time zone"),
             Default("UTC"),
-            "The IANA name of the zone in which `time.weekday` and `time.hour` read the clock, and in which dates without a time begin and end: `Europe/Berlin`.",
+            "The IANA name of the zone in which `time.weekday` and `time.hour` read the clock, and in which dates without a time begin and end: `Europe/Berlin`. `EST` and the like have no summer time: write `America/New_York`.",
         ),
         key("workers", CountOr("auto", 1, 1024), Default("auto"), "Single-threaded workers. `auto`: one per CPU that the process may use."),
         key("listeners", Some(&Kind::Shape(&LISTENER)), Required, "Where clients connect."),
@@ -34,7 +34,7 @@ pub static ROOT: Shape = Shape {
             "admin",
             Kind::Shape(&ADMIN),
             Absent("the defaults of its keys"),
-            "The admin listener: `/metrics`, `/livez`, `/readyz`, `/api/v1/devices/blind`.",
+            "The admin listener: metrics, health, reload, and what is in force (`docs/admin.md`).",
         ),
         key("limits", Kind::Shape(&LIMITS), Absent("the defaults of its keys"), "Limits on what clients and apps can cost."),
         key("store", Kind::Shape(&STORE), Required, "The device store."),
@@ -98,7 +98,7 @@ pub static ROOT: Shape = Shape {
 
 pub static LISTENER: Shape = Shape {
     name: "listener",
-    doc: "Without `tls` it speaks plain HTTP: for a balancer in front that ends TLS, or to redirect.",
+    doc: "Without `tls` it speaks plain HTTP: for a balancer in front that ends TLS, or to redirect. No device can prove itself there: all are `blind`.",
     keys: &[
         key("name", Name, Required, "Names the listener in metrics and the decision log."),
         key("bind", Some(&Text("address")), Required, "Addresses with port, `0.0.0.0:8443` or `[::]:8443`."),

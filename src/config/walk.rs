@@ -97,6 +97,8 @@ fn in_range(node: &Node, min: u64, max: u64) -> bool {
 fn text<'a>(node: &'a Node, what: &str, out: &mut Findings) -> Option<&'a str> {
     match &node.value {
         Value::Text(text) => return Some(text),
+        // In quotes it would be none of the words that are listed either.
+        _ if what.starts_with('`') => out.shape(node.place, format!("found {}, expected {what}", node.found())),
         Value::Integer { written, .. } | Value::Float { written } => {
             out.shape(node.place, format!("found the number {0}, expected {what}: write \"{0}\" in quotes", short(written)));
         }

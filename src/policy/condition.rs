@@ -197,7 +197,7 @@ impl Words {
 }
 
 impl Compare {
-    pub(super) fn holds(self, found: Ordering) -> bool {
+    pub fn holds(self, found: Ordering) -> bool {
         match self {
             Self::Less => found.is_lt(),
             Self::AtMost => found.is_le(),

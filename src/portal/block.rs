@@ -58,6 +58,12 @@ impl<'a> Block<'a> {
                 "If you changed nothing, ask the team below and quote the request ID: something on this device or on the network may be connecting in \
                  your browser's place.",
             ),
+            _ if matches!(self.reasons.first(), Some(Reason::Signal("time.weekday" | "time.hour"))) => Page::new(
+                Kind::Blocked,
+                format!("{title} is not open at this time"),
+                "The rules for this app look at the time, and do not let this request through now.",
+            )
+            .next("Try again later. The team below can tell you when."),
             _ => Page::new(
                 Kind::Blocked,
                 format!("{title} is not open to this device"),

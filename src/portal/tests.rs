@@ -481,6 +481,7 @@ fn the_story_fits_the_reasons() {
     assert_eq!(headline(&blind, &[Reason::Class("blind")]), "We do not know this device yet");
     assert_eq!(headline(&blind, &[Reason::NoRule]), "We do not know this device yet");
     assert_eq!(headline(&blind, &[Reason::Signal("net.zone"), Reason::Class("blind")]), "Payroll is not open to this device");
+    assert_eq!(headline(&approved, &[Reason::Signal("time.hour"), Reason::Class("corporate")]), "Payroll is not open at this time");
     assert_eq!(headline(&approved, &[Reason::Tier("known")]), "Payroll is not open to this device");
     assert_eq!(
         headline(&approved, &[Reason::Posture("patched", FactState::Unknown)]),

@@ -182,6 +182,8 @@ fn class(name: &str) -> String {
 fn signal(name: &str) -> String {
     match name {
         "net.zone" | "net.peer" => "The network that this device is on is not one that this is open from".into(),
+        "time.weekday" => "Today is not one of the days that this is open on".into(),
+        "time.hour" => "It is not one of the hours that this is open in".into(),
         "http.method" => "This app does not take this kind of request".into(),
         "http.path" => "This part of the app is not open to this device".into(),
         "http.host" => "This address of the app is not open to this device".into(),
@@ -290,6 +292,8 @@ mod tests {
             [
                 "net.zone",
                 "net.peer",
+                "time.weekday",
+                "time.hour",
                 "http.method",
                 "http.path",
                 "http.host",

@@ -61,7 +61,7 @@ pub fn explanation(policy: &Policy, inputs: &Inputs<'_>, told: &Explanation<'_>,
     if let Some(replaced) = &told.replaced {
         page.line(1, replaced);
     }
-    page.decision(policy, inputs.http.method, told);
+    page.decision(policy, inputs, told);
     page.fix(policy, told, search);
     page.0
 }
@@ -89,13 +89,15 @@ impl Page {
                 Verdict::PassedOver(_) => "passed over",
             };
             let then = if step.then.is_empty() { String::new() } else { format!(": {}", step.then) };
-            let note = match step.verdict {
-                Verdict::PassedOver(Truth::Yes) => " (report mode: it would have matched)",
-                Verdict::PassedOver(Truth::Undecided) => " (report mode: it would have been undecided)",
-                Verdict::PassedOver(Truth::No) => " (report mode: it would not have matched)",
-                _ => "",
-            };
-            self.line(1, format_args!("{verdict:VERDICTS$} {}{then}{note}", step.name));
+            self.line(1, format_args!("{verdict:VERDICTS$} {}{then}", step.name));
+            if let Verdict::PassedOver(truth) = step.verdict {
+                let would = match truth {
+                    Truth::Yes => "would have matched",
+                    Truth::Undecided => "would have been undecided",
+                    Truth::No => "would not have matched",
+                };
+                self.line(1, format_args!("{:VERDICTS$}   not enforced: it {would}", ""));
+            }
             match (&step.test, step.verdict) {
                 (Some(Tested::Several { how: "all of", inner, .. }), _) => inner.iter().for_each(|test| self.test(test, 0)),
                 (Some(test), _) => self.test(test, 0),
@@ -136,8 +138,8 @@ impl Page {
         }
     }
 
-    fn decision(&mut self, policy: &Policy, method: &str, told: &Explanation<'_>) {
-        let decision = &told.decision;
+    fn decision(&mut self, policy: &Policy, inputs: &Inputs<'_>, told: &Explanation<'_>) {
+        let (decision, method, path) = (&told.decision, inputs.http.method, inputs.http.path);
         self.title(format_args!("Decision: {}", outcome(policy, told, &decision.done)));
         if decision.done.effect == Effect::Restrict
             && let Some(open) = decision.merged.methods
@@ -145,6 +147,8 @@ impl Page {
         {
             let open = policy.method_names(open).join(", ");
             self.line(1, format_args!("refused  {method} is answered 403, restrict.methods; open are {open}"));
+        } else if policy.path_refused(decision.done.restrictions, path) {
+            self.line(1, format_args!("refused  {path} is answered 403, restrict.paths"));
         }
         if decision.unavailable {
             self.line(1, "for no other reason than that the record could not be read: answered 503");
@@ -155,8 +159,8 @@ impl Page {
             self.line(1, format_args!("notice   {name}{to_come}{steps}"));
         }
         if decision.mode == Mode::Report {
-            self.line(1, format_args!("would be {} were nothing in report mode", outcome(policy, told, &decision.would)));
-            self.reasons("because ", &told.would_reasons);
+            self.line(1, format_args!("would be {}, were all of it enforced", outcome(policy, told, &decision.would)));
+            self.reasons("because", &told.would_reasons);
         }
         if decision.done.effect != Effect::Forward {
             let owner = policy.owner(decision.done.owner);

@@ -3,7 +3,6 @@
 //! What is said of boxes holds in three-valued logic too. A box is undecided when a signal that it names has no value and no other
 //! one it names forbids; a comparison with a signal and its opposite are undecided together.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -215,16 +214,6 @@ fn device_words(field: DeviceField, globs: &[Glob]) -> Domain {
     }
 }
 
-fn meets(compare: Compare, found: Ordering) -> bool {
-    match compare {
-        Compare::Less => found.is_lt(),
-        Compare::AtMost => found.is_le(),
-        Compare::Equal => found.is_eq(),
-        Compare::AtLeast => found.is_ge(),
-        Compare::More => found.is_gt(),
-    }
-}
-
 /// What the policy knows of names, for turning conditions into boxes.
 #[derive(Debug)]
 pub struct Reading<'a> {
@@ -300,7 +289,7 @@ impl<'a> Reading<'a> {
             }
             Test::Tier(wanted) => {
                 let count = self.draft.tiers.len();
-                let holds = |at: &usize| wanted.iter().all(|(compare, tier)| meets(*compare, at.cmp(&tier.index())));
+                let holds = |at: &usize| wanted.iter().all(|(compare, tier)| compare.holds(at.cmp(&tier.index())));
                 (Dim::Tier, Domain::finite(count, (0..count).filter(holds)))
             }
             Test::Device(DeviceField::Tags, want) => (Dim::Device(DeviceField::Tags), set(want)),
@@ -347,7 +336,7 @@ impl<'a> Reading<'a> {
                 (Dim::Weekday, Domain::finite(7, days.iter().map(|day| usize::from(day.to_monday_zero_offset().unsigned_abs()))))
             }
             Test::Hour(wanted) => {
-                let holds = |hour: &usize| wanted.iter().all(|(compare, than)| meets(*compare, hour.cmp(&usize::from(*than))));
+                let holds = |hour: &usize| wanted.iter().all(|(compare, than)| compare.holds(hour.cmp(&usize::from(*than))));
                 (Dim::Hour, Domain::finite(24, (0..24).filter(holds)))
             }
         })

@@ -103,8 +103,8 @@ pub static LADDER: Shape = Shape {
 pub static DELEGATION: Shape = Shape {
     name: "delegation",
     doc: "For devices of at least `min_tier`, a rule of the owner's file whose effect is in `may` stands in place of the app's rules in the main file; \
-          otherwise both are evaluated and the stricter outcome stands. Guardrails and ladders hold in any case. A rule of the owner's file with an \
-          effect that none of the owner's grants for its app holds is an error.",
+          otherwise both are evaluated and the stricter outcome stands. Guardrails and ladders hold in any case. Where the owner has a \
+          grant for an app, a rule of its file for that app with another effect is an error; without any grant such a rule opens nothing.",
     keys: &[
         key("owner", Name, Required, "Whose file."),
         key("apps", Apps, Required, "Apps of that owner."),
