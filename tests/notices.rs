@@ -21,7 +21,7 @@ fn world(ladder: &str) -> World {
     let server = origin.url();
     let app = |name: &str, prefix: &str| {
         format!(
-            "\n  - {{name: {name}, title: Team {name}, owner: knowledge, hosts: [wiki.localhost, wiki.corp.example], path_prefix: {prefix}, upstream: {{servers: [\"{server}\"]}}, rules: [{{name: all, then: forward}}]}}"
+            "\n  - {{name: {name}, title: Team {name}, owner: knowledge, hosts: [wiki.localhost, wiki.corp.example], path_prefix: {prefix}, path: {{slashes: keep}}, upstream: {{servers: [\"{server}\"]}}, rules: [{{name: all, then: forward}}]}}"
         )
     };
     let posture = format!("{{sources: {{manual: {{ttl: 30d}}}}, ladder: {{disk_encrypted: {ladder}}}}}");
@@ -112,6 +112,18 @@ fn people_see_a_page_once_a_day_and_programs_a_header() {
         (&json!(["notice.shown"]), &json!("portal"), &json!("/.well-known/vestibule/notice"))
     );
     assert_eq!(world.proxy.metrics().sum("vestibule_decisions_total", &[("app", "wiki"), ("reason", "notice.shown")]), 2.0);
+}
+
+/// Browsers send a backslash in a query as it is; and what begins with two slashes, which an app may keep, would lead to another host.
+#[test]
+fn every_address_that_shows_a_notice_has_a_button_that_goes_on() {
+    let world = world(WARNS);
+    let long = format!("/a?{}", "x".repeat(5000));
+    for (address, to) in [("/a?b=\\c", "/a?b=\\c"), ("/a?//b=?c", "/a?//b=?c"), ("//a/b?c", "/"), ("//git/b?c", "/git"), (&long, "/a")] {
+        let page = world.navigate().arg("--path-as-is").get(&format!("https://wiki.localhost{address}"));
+        let pressed = world.press(&action(&page), "Sec-Fetch-Site: same-origin");
+        assert_eq!((pressed.status, pressed.header("location")), (303, Some(to)), "{address}");
+    }
 }
 
 #[test]

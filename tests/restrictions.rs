@@ -4,6 +4,7 @@
 mod support;
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use support::h2::{self, H2};
@@ -232,6 +233,27 @@ fn a_response_that_is_too_large_is_refused_by_its_length_or_cut_where_it_grows()
         (cut.len() == 3).then_some(cut)
     });
     assert!(log.iter().all(|line| line["bytes_out"] == small && line["status"] == 200 && line["path"] == "/grown"), "{log:?}");
+}
+
+/// To a client of HTTP/1.0 the connection's end is the response's: a balancer that speaks it would take what is cut for whole.
+#[test]
+fn a_response_of_no_length_that_is_cut_ends_with_a_reset() {
+    let world = World::new(&[("small", "{max_response: 1KiB}")], |received| match path(received).as_str() {
+        "/whole" => Reply::Bytes(chunked(KIB)),
+        "/broken" => Reply::Close(chunked(KIB / 2).strip_suffix(b"0\r\n\r\n").unwrap().to_vec()),
+        _ => Reply::Bytes(chunked(KIB + 1)),
+    });
+    let ask = |path: &str| {
+        let mut stream = support::tcp(world.proxy.addr("plain"));
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: small.corp.example\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        let end = stream.read_to_end(&mut answer).map(drop).map_err(|error| error.kind());
+        (String::from_utf8(answer).unwrap().split("\r\n\r\n").nth(1).unwrap().len(), end)
+    };
+    assert_eq!(ask("/whole"), (KIB, Ok(())));
+    let cut = Err(std::io::ErrorKind::ConnectionReset);
+    assert_eq!(ask("/grown"), (KIB, cut));
+    assert_eq!(ask("/broken"), (KIB / 2, cut), "as what the app breaks off");
 }
 
 #[test]

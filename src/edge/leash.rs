@@ -378,6 +378,10 @@ impl<S> Watched<S> {
         Self { still, ..self }
     }
 
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
     /// The stream itself, where the peer is in the middle of an HTTP/1 request.
     pub fn unfinished(self) -> Option<S> {
         matches!(&self.watch, Watch::Framing(framing) if !framing.is_between()).then_some(self.inner)

@@ -1,5 +1,6 @@
 //! One connection, from its first byte to its last.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Future, poll_fn};
@@ -65,7 +66,7 @@ pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStr
         None => {
             edge.counts.tls.unavailable.add(1);
             held.leash.opened();
-            http1(edge, Rc::new(conn), stream, Below::NONE, &held.leash).await;
+            http1(edge, Rc::new(conn), stream, Below::PLAIN, &held.leash).await;
         }
         Some(setup) => {
             // The leash leaves a handshake alone: its deadline is the tighter one.
@@ -158,18 +159,20 @@ async fn heeding<F: Future>(leash: &Leash, mut work: Pin<&mut F>, wind_down: imp
     .await
 }
 
-/// What is asked of the stream below HTTP, where that is TLS.
+/// What is asked of the stream below HTTP.
 struct Below<S> {
     idle: Option<fn(&S)>,
     still: Option<Still<S>>,
+    /// Makes an end look like none; TLS ends without its alert, which is as plain.
+    reset: Option<fn(&S)>,
 }
 
-impl<S> Below<S> {
-    const NONE: Self = Self { idle: None, still: None };
+impl Below<TcpStream> {
+    const PLAIN: Self = Self { idle: None, still: None, reset: Some(socket::reset) };
 }
 
 impl Below<Secured> {
-    const TLS: Self = Self { idle: Some(|tls| tls.get_ref().0.idle()), still: Some(is_still) };
+    const TLS: Self = Self { idle: Some(|tls| tls.get_ref().0.idle()), still: Some(is_still), reset: None };
 }
 
 type Secured = TlsStream<Replayed<TcpStream>>;
@@ -189,7 +192,12 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 ) {
     let io =
         TokioIo::new(Watched::http1(stream, Rc::clone(leash)).waiting(below.idle).asking(below.still).shown_to(First::http1(edge, &conn)));
-    let service = service_fn(|request| answer(&conn, Asked::new(leash, &request), request));
+    // Before HTTP/1.1 a response may have no other end than its connection's.
+    let old = Cell::new(false);
+    let service = service_fn(|request| {
+        old.set(request.version() < Version::HTTP_11);
+        answer(&conn, Asked::new(leash, &request), request)
+    });
     let (head_size, head_fields) = head_limits(edge);
     let mut serving = http1::Builder::new()
         .max_headers(head_fields)
@@ -198,8 +206,13 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .serve_connection(io, service);
     let ended = heeding(leash, Pin::new(&mut serving), |serving| serving.graceful_shutdown()).await;
     let was_cut = ended.is_none();
+    let broke_off = matches!(&ended, Some(Err(error)) if error.is_user());
     count_end(edge, ended);
-    if !was_cut && let Some(stream) = serving.into_parts().io.into_inner().unfinished() {
+    let stream = serving.into_parts().io.into_inner();
+    if let Some(reset) = below.reset.filter(|_| old.get() && (was_cut || broke_off)) {
+        return reset(stream.inner());
+    }
+    if !was_cut && let Some(stream) = stream.unfinished() {
         heeding(leash, Box::pin(tokio::time::timeout(LINGER, linger(stream))).as_mut(), |_| {}).await;
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
@@ -95,6 +96,11 @@ pub fn acknowledge(socket: &impl AsFd) {
 /// Writes what the kernel need not send before more follows or the stream ends (`MSG_MORE`).
 pub fn write_more(socket: &TcpStream, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     socket.try_io(Interest::WRITABLE, || SockRef::from(socket).send_vectored_with_flags(bufs, libc::MSG_MORE | libc::MSG_NOSIGNAL))
+}
+
+/// Has the socket's end be a reset, which nobody takes for the end of what was sent.
+pub fn reset(socket: &TcpStream) {
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
 /// The IP and TCP headers of the SYN that opened this connection. It can be read once; under SYN cookies there is none.

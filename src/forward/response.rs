@@ -47,8 +47,20 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 }
 
 fn is_file(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_DISPOSITION).iter().any(|value| is_attachment(value.as_bytes()))
-        || headers.get_all(CONTENT_TYPE).iter().any(|value| is_saved_type(essence(value.as_bytes())))
+    headers.get_all(CONTENT_DISPOSITION).iter().any(|value| is_attachment(value.as_bytes())) || types(headers).any(is_saved_type)
+}
+
+/// What the app names as the type, parameters left out. There should be one, but browsers read a list as well and choose from it.
+fn types(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let members = headers.get_all(CONTENT_TYPE).iter().flat_map(|value| {
+        let (mut quoted, mut escaped) = (false, false);
+        value.as_bytes().split(move |byte| {
+            quoted ^= *byte == b'"' && !escaped;
+            escaped = quoted && *byte == b'\\' && !escaped;
+            *byte == b',' && !quoted
+        })
+    });
+    members.map(essence).filter(|essence| !essence.is_empty())
 }
 
 /// RFC 6266 section 4.2: whatever is not `inline` counts as an attachment, types that nobody knows included.
@@ -62,12 +74,18 @@ fn essence(value: &[u8]) -> &[u8] {
     value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
-/// A type that is one: `type/subtype`.
+/// `type/subtype`, and nothing else: a browser has to guess at what is none, or takes it for a file.
 fn names_type(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_TYPE).iter().next_back().is_some_and(|value| {
-        let mut parts = essence(value.as_bytes()).splitn(2, |byte| *byte == b'/');
-        parts.all(|part| !part.is_empty()) && essence(value.as_bytes()).contains(&b'/')
-    })
+    let is_token = |part: &[u8]| {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(byte);
+        !part.is_empty() && part.iter().all(plain)
+    };
+    let is_type = |essence: &[u8]| {
+        let mut parts = essence.splitn(2, |byte| *byte == b'/');
+        parts.next().is_some_and(is_token) && parts.next().is_some_and(is_token)
+    };
+    let mut named = types(headers).peekable();
+    named.peek().is_some() && named.all(is_type)
 }
 
 /// Types that browsers save and never show. docs/refusals.md lists them; a test compares.
@@ -93,6 +111,8 @@ pub(super) const SAVED_TYPES: [Named; 6] = [
             "application/x-download",
             "application/force-download",
             "application/x-force-download",
+            "application/unknown",
+            "unknown/unknown",
         ],
     ),
     (
@@ -179,7 +199,7 @@ pub(super) const SAVED_TYPES: [Named; 6] = [
             "text/rtf",
         ],
     ),
-    ("several parts in one, whose own types nobody reads", &["multipart/byteranges", "multipart/mixed"]),
+    ("several parts in one, whose own types nobody reads", &["multipart/*"]),
 ];
 
 /// Leaves the app what it says of other features. Browsers read all fields as one structured dictionary (RFC 9651), where a single mistake makes
@@ -280,6 +300,11 @@ mod tests {
             "text/csv;charset=utf-8",
             "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
             "multipart/byteranges; boundary=x",
+            "multipart/x-mixed-replace; boundary=x",
+            "unknown/unknown",
+            "text/html, application/zip",
+            "text/html; charset=utf-8 ,Application/Zip",
+            "application/zip, text/html",
         ] {
             assert!(refused(&[("content-type", value)]), "{value}");
         }
@@ -300,6 +325,11 @@ mod tests {
             (&[("content-type", "")], "text/plain"),
             (&[("content-type", "html")], "text/plain"),
             (&[("content-type", "/html; a")], "text/plain"),
+            (&[("content-type", "*/*")], "text/plain"),
+            (&[("content-type", "\"application/zip\"")], "text/plain"),
+            (&[("content-type", "text/html, \"application/zip\"")], "text/plain"),
+            (&[("content-type", "text/html;charset=utf-8, ,")], "text/html;charset=utf-8, ,"),
+            (&[("content-type", "application/json; profile=\"a, b\\\", c/d\"")], "application/json; profile=\"a, b\\\", c/d\""),
         ] {
             let mut head = head(fields);
             assert_eq!(restrict(&mut head, &merged, &Bounds::default()), None);

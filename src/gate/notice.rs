@@ -21,7 +21,7 @@ static FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 static FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 const PATH: &str = "/.well-known/vestibule/notice";
-/// Longer addresses would make a request too long for us; then the person begins at the app's first page.
+/// Longer addresses would make a request too long for us; then the person goes on without the query, or begins at the app's first page.
 const LONGEST: usize = 4096;
 /// Of several apps behind one host, so that going back and forth between them shows no notice twice.
 const REMEMBERED: usize = 4;
@@ -40,9 +40,11 @@ pub fn is_due(conn: &Conn, ruling: &Ruling, request: &Request<Incoming>) -> bool
 pub fn show(conn: &Conn, house: &House, (ask, ruling): (&Ask, &Ruling), visit: &mut Visit) -> Response<Body> {
     instead(conn, house, (ruling, &ruling.noticed), Reason::Notice, visit);
     let mark = ruling.told.as_ref().map_or("", |told| &told.mark);
-    let to = [ask.target.as_str(), ask.target.path(), "/"].into_iter().find(|to| to.len() <= LONGEST).unwrap_or("/");
-    let action = format!("{PATH}?mark={mark}&to={}", portal::uri_encoded(to));
     let (policy, decision) = (&house.rules.policy, &ruling.decision);
+    let first = policy.draft().apps.get(ask.app.index()).map(|app| app.path_prefix.as_str());
+    let places = [Some(ask.target.as_str()), Some(ask.target.path()), first];
+    let to = places.into_iter().flatten().find(|to| to.len() <= LONGEST && is_local(to)).unwrap_or("/");
+    let action = format!("{PATH}?mark={mark}&to={}", portal::uri_encoded(to));
     let notice = Notice { policy, decision, standing: &ruling.standing, now: visit.now(), host: &ask.host, action: &action };
     portal::notice(&notice, visit.id().as_str()).map(Body::full)
 }
@@ -130,9 +132,10 @@ fn is_same_origin(headers: &HeaderMap, own: &str) -> bool {
     }
 }
 
-/// Of this host, however a browser reads it: it takes `\` for `/` and `//` for another host, and passes over tabs and line breaks.
+/// Of this host, however a browser reads it: up to a query it takes `\` for `/`, it takes `//` for another host, and passes over tabs and line breaks.
 fn is_local(to: &str) -> bool {
-    to.starts_with('/') && !to.starts_with("//") && to.bytes().all(|byte| matches!(byte, b'!'..=b'~') && byte != b'\\')
+    let path = to.split('?').next().unwrap_or_default();
+    path.starts_with('/') && !path.starts_with("//") && !path.contains('\\') && to.bytes().all(|byte| matches!(byte, b'!'..=b'~'))
 }
 
 /// Escapes taken away, once; `None` where they are broken or hide bytes that are no text.
@@ -166,7 +169,9 @@ mod tests {
 
     #[test]
     fn a_notice_leads_to_its_own_host_and_nowhere_else() {
-        for (given, to) in [("%2F", "/"), ("%2Fa%3Fb%3Dc%26d", "/a?b=c&d"), ("/a/..//b", "/a/..//b"), ("%2F%252F", "/%2F")] {
+        for (given, to) in
+            [("%2F", "/"), ("%2Fa%3Fb%3Dc%26d", "/a?b=c&d"), ("/a/..//b", "/a/..//b"), ("%2F%252F", "/%2F"), ("/a?b=%5C//c", "/a?b=\\//c")]
+        {
             assert_eq!(decoded(given).filter(|to| is_local(to)).as_deref(), Some(to), "{given}");
         }
         for evil in [
@@ -176,6 +181,7 @@ mod tests {
             "//evil.example",
             "%2F%2Fevil.example",
             "/%5Cevil.example",
+            "/a/%5Cevil.example?b",
             "%5C%5Cevil.example",
             "/%09/evil.example",
             "%2F%0A%2Fevil.example",
