@@ -271,6 +271,25 @@ fn check_speaks_json_and_prints_what_is_in_effect() {
     }
 }
 
+/// Each document is a file again: the policy is the same, tests and grants included.
+#[test]
+fn check_prints_owners_files_as_documents_of_their_own() {
+    let dir = copied_tree();
+    vestibule(dir.path(), &["certs", "init"]).succeeded();
+    let check = |dir: &Path| vestibule(dir, &["check", "-c", "config/vestibule.yaml", "--print"]).succeeded().stdout;
+    let printed = check(dir.path());
+    let documents: Vec<&str> = printed.split("---\n").collect();
+    let owners = files(&dir.path().join("config/policy.d"));
+    assert_eq!(documents.len(), 1 + owners.len());
+    for (document, name) in
+        documents.iter().zip(std::iter::once("vestibule.yaml".to_owned()).chain(owners.iter().map(|name| format!("policy.d/{name}"))))
+    {
+        assert!(document.lines().next().is_some_and(|line| line.contains(&name)), "{document}");
+        fs::write(dir.path().join("config").join(name), document).unwrap();
+    }
+    assert_eq!(check(dir.path()), printed);
+}
+
 /// A copy of config/ without keys, as somebody has it who starts.
 fn copied_tree() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();

@@ -122,13 +122,15 @@ fn line() -> impl Strategy<Value = String> {
         .prop_map(|(when, then, mode)| format!("when: {when}, {then}, mode: {mode}"))
 }
 
-fn policy() -> impl Strategy<Value = String> {
+/// The main file and an owner's file.
+fn policy() -> impl Strategy<Value = (String, String)> {
+    let layers = proptest::collection::vec(line(), 0..5);
     let rules = proptest::collection::vec(line(), 1..9);
     let guardrails = proptest::collection::vec(condition(true), 0..3);
     let classes = proptest::collection::vec(condition(false), 0..3);
     let tiers = (condition(false), condition(false));
     let cap = proptest::option::of(condition(false));
-    (rules, guardrails, classes, tiers, cap).prop_map(|(rules, guardrails, classes, (known, healthy), cap)| {
+    (rules, layers, guardrails, classes, tiers, cap).prop_map(|(rules, layers, guardrails, classes, (known, healthy), cap)| {
         let numbered = |lines: &[String], text: &dyn Fn(usize, &String) -> String| -> String {
             lines.iter().enumerate().map(|(at, line)| text(at, line)).collect()
         };
@@ -137,7 +139,9 @@ fn policy() -> impl Strategy<Value = String> {
         let guardrails = if guardrails.is_empty() { String::new() } else { format!("guardrails:\n{guardrails}") };
         let classes = numbered(&classes, &|at, when| format!("  - {{name: c{at}, when: {when}}}\n"));
         let cap = cap.map(|when| format!("caps: [{{name: cap, when: {when}, max_tier: known}}]\n")).unwrap_or_default();
-        format!(
+        let layers = numbered(&layers, &|at, line| format!("  - {{name: l{at}, {line}}}\n"));
+        let layers = if layers.is_empty() { "rules: []\n".to_owned() } else { format!("rules:\n{layers}") };
+        let main = format!(
             "version: 1\n\
              listeners: [{{name: edge, bind: ['127.0.0.1:1']}}]\n\
              store: {{url: 'sqlite://x'}}\n\
@@ -150,7 +154,8 @@ fn policy() -> impl Strategy<Value = String> {
              tiers: [{{name: none}}, {{name: known, require: {known}}}, {{name: healthy, require: {healthy}}}]\n\
              {cap}{guardrails}apps:\n  \
                - name: wiki\n    owner: it\n    hosts: [wiki.example]\n    upstream: {{servers: ['http://a:1']}}\n    rules:\n{rules}"
-        )
+        );
+        (main, format!("owner: it\n{layers}"))
     })
 }
 
@@ -254,11 +259,13 @@ fn visit() -> impl Strategy<Value = Visit> {
     })
 }
 
-/// What was said of the rules, classes and tiers, by their numbers.
+/// What was said of guardrails, rules, classes and tiers, by their numbers.
 #[derive(Debug, Default)]
 struct Said {
-    unreached: Vec<u32>,
-    unmet: Vec<u32>,
+    /// They decide nothing.
+    unreached: Vec<RuleRef>,
+    /// They decide nothing where every comparison is decided.
+    unmet: Vec<RuleRef>,
     classes: Vec<u32>,
     tiers: Vec<u8>,
 }
@@ -269,13 +276,19 @@ impl Said {
         for item in report.diagnostics() {
             let number =
                 |list: &str| item.key.split_once(list).and_then(|(_, rest)| rest.split_once(']')).and_then(|(at, _)| at.parse().ok());
-            let rule = number(".rules[");
-            let (never, met) = (item.message.starts_with("never reached"), item.message.starts_with("never holds"));
+            let main = item.position().0 == std::path::Path::new("v.yaml");
+            let rule = match (number("guardrails["), number("rules[")) {
+                (Some(guardrail), _) => Some(RuleRef::Guardrail(guardrail)),
+                (None, Some(rule)) if main => Some(RuleRef::Rule(rule)),
+                (None, rule) => rule.map(RuleRef::Layer),
+            };
+            let says = |words: &str| item.message.starts_with(words);
+            let never = says("never reached") || says("never holds");
             match (rule, number("classes["), number("tiers[")) {
-                (Some(rule), ..) if never || item.message.starts_with("lets nothing through") => said.unreached.push(rule),
-                (Some(rule), ..) if met || item.message.starts_with("reached only while") => said.unmet.push(rule),
-                (_, Some(class), _) if never || met => said.classes.push(class),
-                (.., Some(tier)) if item.message.starts_with("no device has this tier") => said.tiers.push(tier as u8),
+                (Some(rule), ..) if never || says("lets nothing through") => said.unreached.push(rule),
+                (Some(rule), ..) if says("holds only while") || says("reached only while") => said.unmet.push(rule),
+                (_, Some(class), _) if never => said.classes.push(class),
+                (.., Some(tier)) if says("no device has this tier") => said.tiers.push(tier as u8),
                 _ => {}
             }
         }
@@ -291,10 +304,11 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) })]
 
     #[test]
-    fn what_is_said_of_a_policy_is_true(text in policy(), visits in proptest::collection::vec(visit(), 60)) {
-        let loaded = match config::parse(&[("v.yaml".into(), text.clone().into_bytes())]) {
+    fn what_is_said_of_a_policy_is_true((text, layers) in policy(), visits in proptest::collection::vec(visit(), 60)) {
+        let files = [("v.yaml".into(), text.clone().into_bytes()), ("it.yaml".into(), layers.clone().into_bytes())];
+        let loaded = match config::parse(&files) {
             Ok(loaded) => loaded,
-            Err(report) => return Err(TestCaseError::fail(format!("{report}\n{text}"))),
+            Err(report) => return Err(TestCaseError::fail(format!("{report}\n{text}{layers}"))),
         };
         let said = Said::of(&loaded.warnings);
         if !said.something() {
@@ -317,11 +331,10 @@ proptest! {
                 given: Given::default(),
             };
             let decision = policy.decide(AppId(0), &inputs);
-            let story = || format!("{decision:?}\n{visit:?}\n{}\n{text}", loaded.warnings.lines());
-            if let RuleRef::Rule(rule) = decision.done.rule {
-                prop_assert!(!said.unreached.contains(&rule), "rule {rule} decides\n{}", story());
-                prop_assert!(!visit.sure || !said.unmet.contains(&rule), "rule {rule} decides and all is decided\n{}", story());
-            }
+            let story = || format!("{decision:?}\n{visit:?}\n{}\n{text}{layers}", loaded.warnings.lines());
+            let rule = decision.done.rule;
+            prop_assert!(!said.unreached.contains(&rule), "{rule:?} decides\n{}", story());
+            prop_assert!(!visit.sure || !said.unmet.contains(&rule), "{rule:?} decides and all is decided\n{}", story());
             prop_assert!(!said.classes.contains(&u32::from(decision.class.0)), "a class that nobody has\n{}", story());
             prop_assert!(!said.tiers.iter().any(|tier| decision.tier.0 >= *tier), "a tier that nobody has\n{}", story());
             prop_assert!(decision.done.effect != Effect::Forward || decision.done.rule != RuleRef::None);

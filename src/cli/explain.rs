@@ -444,6 +444,18 @@ Smallest fix, to forward
                 &["--app", "wiki", "--device", "laptop-1", "--set", "device.key=none"],
                 "device.key=none is a device without a record: no device, fact, class or tier goes with it",
             ),
+            (
+                &["--app", "wiki", "--set", "class=blind", "--set", "device.state=approved"],
+                "class=blind is a device without a record: no device and no fact goes with it",
+            ),
+            (
+                &["--app", "wiki", "--set", "device.key=none", "--set", "tier=healthy"],
+                "device.key=none is a device without a record: no device, fact, class or tier goes with it",
+            ),
+            (
+                &["--app", "wiki", "--set", "class=corporate", "--set", "device.key=none"],
+                "device.key=none is a device without a record: no device, fact, class or tier goes with it",
+            ),
         ] {
             assert_eq!(told(options).expect_err("a failure"), expected, "{options:?}");
         }

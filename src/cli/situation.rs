@@ -341,12 +341,16 @@ impl<'a> Situation<'a> {
 
     pub fn settle(mut self) -> Result<Settled, Failure> {
         self.now = self.moment.settle(self.now, &self.policy.draft().time_zone)?;
-        let described = self.given.tier.is_some() || self.given.class.is_some_and(|class| class != ClassId::BLIND);
+        let blind = self.given.class == Some(ClassId::BLIND);
+        let described = !blind && (self.given.tier.is_some() || self.given.class.is_some());
         if described && !self.keyless {
             self.record();
         }
-        if self.keyless && self.device.is_some() {
+        if self.keyless && (described || self.device.is_some()) {
             return Err(Failure("device.key=none is a device without a record: no device, fact, class or tier goes with it".to_owned()));
+        }
+        if blind && self.device.is_some() {
+            return Err(Failure("class=blind is a device without a record: no device and no fact goes with it".to_owned()));
         }
         if let (Some(device), Some(age)) = (&mut self.device, self.known_for) {
             device.created_at = before(self.now, age);

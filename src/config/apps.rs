@@ -1,5 +1,6 @@
 //! Apps with their routes, and what owners' files add to them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -22,12 +23,40 @@ const RESERVED: [&str; 2] = ["none", "portal"];
 
 /// All apps, of the main file and of owners' files, each with its route, and where their hosts stand.
 pub fn apps(names: &Names<'_>, out: &mut Findings) -> (Vec<App>, Vec<Route>, Vec<(HostPattern, Place)>) {
-    let mut taken = HashMap::new();
+    let mut taken = Taken::default();
     let (apps, routes) = names.app_names.iter().map(|named| app(named, names, &mut taken, out)).unzip();
-    (apps, routes, taken.into_iter().map(|((host, _), place)| (host, place)).collect())
+    (apps, routes, taken.places.into_iter().map(|((host, _), place)| (host, place)).collect())
 }
 
-type Taken = HashMap<(HostPattern, String), Place>;
+/// Where hosts stand.
+#[derive(Default)]
+struct Taken {
+    places: HashMap<(HostPattern, String), Place>,
+    /// The first app of each host, whatever its paths: its owner too.
+    first: HashMap<HostPattern, (Place, Option<usize>)>,
+}
+
+impl Taken {
+    /// With a longer path prefix an owner's file would take paths of another owner's app, or of its own past the main file's rules and without a grant.
+    fn take(&mut self, pattern: &HostPattern, path_prefix: &str, (node, owner): (&Node, Option<usize>), out: &mut Findings) {
+        let place = node.place;
+        let (first, theirs) = *self.first.entry(pattern.clone()).or_insert((place, owner));
+        let same_hands = first.file == place.file || first.file != 0 && theirs == owner;
+        match self.places.entry((pattern.clone(), path_prefix.to_owned())) {
+            Entry::Occupied(other) => out.clash(
+                place,
+                format!("{} with the path prefix `{}` is an app's already", node.found(), short(path_prefix)),
+                (*other.get(), "first"),
+            ),
+            Entry::Vacant(_) if !same_hands => out.clash(
+                place,
+                format!("{} is the host of an app outside of this file: an owner's file cannot take paths of it", node.found()),
+                (first, "that app"),
+            ),
+            Entry::Vacant(free) => drop(free.insert(place)),
+        }
+    }
+}
 
 fn app(named: &AppName<'_>, names: &Names<'_>, taken: &mut Taken, out: &mut Findings) -> (App, Route) {
     let obj = named.obj;
@@ -43,14 +72,7 @@ fn app(named: &AppName<'_>, names: &Names<'_>, taken: &mut Taken, out: &mut Find
     let mut hosts = Vec::new();
     for node in obj.items("hosts") {
         let Some(pattern) = host_pattern(node, out) else { continue };
-        match taken.get(&(pattern.clone(), path_prefix.clone())) {
-            Some(first) => out.clash(
-                node.place,
-                format!("{} with the path prefix `{}` is an app's already", node.found(), short(&path_prefix)),
-                (*first, "first"),
-            ),
-            None => drop(taken.insert((pattern.clone(), path_prefix.clone()), node.place)),
-        }
+        taken.take(&pattern, &path_prefix, (node, named.owner), out);
         hosts.push(pattern);
     }
     let mode = rules::mode(obj);

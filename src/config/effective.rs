@@ -184,4 +184,14 @@ mod tests {
             assert_eq!(tree.entry("a").unwrap().value.text(), Some(text), "{printed}");
         }
     }
+
+    #[test]
+    fn a_number_is_read_back_also_where_a_tag_made_it_one() {
+        for (written, value) in [("5", 5), ("0x10", 16), ("1_000", 1000), ("!!int \"5\"", 5), ("!!int '7'", 7)] {
+            let printed = effective(&[("v.yaml".into(), format!("limits: {{connections: {written}}}").into_bytes())]);
+            let tree = yaml::parse(&printed, 0, &mut Findings::default()).expect("YAML");
+            let limit = tree.entry("limits").and_then(|limits| limits.value.entry("connections")).expect("a limit");
+            assert!(matches!(limit.value.value, Value::Integer { value: found, .. } if found == value), "{written}: {limit:?}");
+        }
+    }
 }

@@ -217,7 +217,13 @@ pub fn exceptions(main: Obj<'_>, zone: &TimeZone, names: &Names<'_>, out: &mut F
 fn who(obj: Obj<'_>, out: &mut Findings) -> Option<Who> {
     let text = |node: &Node, of: fn(String) -> Who| node.text().map(|text| of(text.to_owned()));
     match (obj.get("device"), obj.get("tag")) {
-        (Some(device), None) => text(device, Who::Device),
+        (Some(device), None) => {
+            // No device has such an id, and a condition would read it as a glob.
+            if device.text().is_some_and(|id| id.contains('*')) {
+                out.error(device.place, format!("found {}, expected the id of one device: for several write `tag`", device.found()));
+            }
+            text(device, Who::Device)
+        }
         (None, Some(tag)) => text(tag, Who::Tag),
         (Some(_), Some(_)) => {
             out.clash(

@@ -21,7 +21,7 @@ use super::shapes;
 use super::yaml::short;
 use crate::model::{Effect, Mode};
 use crate::policy::AppId;
-use crate::policy::draft::{App, Condition, Draft, Rule};
+use crate::policy::draft::{App, Compare, Condition, Draft, Lifts, Rule, Test};
 
 /// The whole configuration, which has no error.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,6 @@ struct Asked<'a> {
     line: &'a Line,
     /// Of its name.
     place: Place,
-    app: Option<&'a App>,
     /// True of every request of the app.
     known: &'a [(Dim, Domain)],
 }
@@ -66,13 +65,44 @@ struct Line {
     parts: Option<Vec<Part>>,
     /// With what else is true where it holds.
     expanded: Vec<Part>,
+    /// As `expanded`, of what is certainly decided of it: true also where it is undecided.
+    sure: Vec<Part>,
+    /// A part that nothing meets may be undecided all the same: then the line counts though no earlier line is asked.
+    hollow: bool,
+}
+
+/// What a condition that is undecided counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Undecided {
+    /// In classes.
+    No,
+    /// In guardrails, caps and ladders; a rule counts beside those behind it.
+    Yes,
 }
 
 impl Lint<'_> {
     fn line(&self, when: &Condition, app: Option<&App>) -> Line {
         let parts = self.reading.parts(when);
-        let expanded = parts.as_ref().map(|parts| self.reading.expand(parts, app)).unwrap_or_default();
-        Line { parts, expanded }
+        let mut line = Line { parts, expanded: Vec::new(), sure: Vec::new(), hollow: false };
+        for part in line.parts.iter().flatten() {
+            let (expanded, sure) = (self.reading.expand(std::slice::from_ref(part), app), self.sure(part, app));
+            let paired = expanded.len() == sure.len();
+            let never = |at: usize| if paired { sure.get(at).is_some_and(is_impossible) } else { sure.iter().all(is_impossible) };
+            line.hollow |= expanded.iter().enumerate().any(|(at, part)| is_impossible(part) && !never(at));
+            line.expanded.extend(expanded);
+            line.sure.extend(sure);
+        }
+        line
+    }
+
+    /// A part wherever it is not false. What it asks of signals that its class or tier asks for as well counts: there these are decided.
+    fn sure(&self, part: &Part, app: Option<&App>) -> Vec<Part> {
+        let mut all = self.reading.expand(&[part.sure()], app);
+        for sure in &mut all {
+            let decided: Vec<_> = part.dims.iter().filter(|(dim, _)| sure.domain(dim).is_some()).collect();
+            decided.into_iter().for_each(|(dim, domain)| sure.add(dim, domain));
+        }
+        all
     }
 
     /// Classes and tiers that no device has, caps that never hold.
@@ -81,7 +111,7 @@ impl Lint<'_> {
         let lines: Vec<Line> = policy.classes.iter().map(|class| self.line(&class.when, None)).collect();
         let mut earlier = Earlier::default();
         for (at, (line, obj)) in lines.iter().zip(main.objects("classes", &shapes::CLASS)).enumerate() {
-            if never_holds(line, obj.place_of_key("when"), out) {
+            if never_holds(line, Undecided::No, obj.place_of_key("when"), out) {
                 continue;
             }
             if let Some(covering) = line.parts.as_ref().and_then(|_| earlier.cover(&line.expanded, &[])) {
@@ -111,17 +141,17 @@ impl Lint<'_> {
             }
         }
         for (cap, obj) in policy.caps.iter().zip(main.objects("caps", &shapes::CAP)) {
-            never_holds(&self.line(&cap.when, None), obj.place_of_key("when"), out);
+            never_holds(&self.line(&cap.when, None), Undecided::Yes, obj.place_of_key("when"), out);
         }
         let ladders = main.object("posture", &shapes::POSTURE).entries("ladder");
         for (ladder, entry) in policy.ladders.iter().zip(ladders) {
-            never_holds(&self.line(&ladder.when, None), Obj::new(&entry.value, &shapes::LADDER).place_of_key("when"), out);
+            never_holds(&self.line(&ladder.when, None), Undecided::Yes, Obj::new(&entry.value, &shapes::LADDER).place_of_key("when"), out);
         }
     }
 
     fn guardrails(&self, out: &mut Findings) {
         for (guardrail, obj) in self.whole.policy.guardrails.iter().zip(self.whole.main.objects("guardrails", &shapes::GUARDRAIL)) {
-            never_holds(&self.line(&guardrail.when, None), obj.place_of_key("when"), out);
+            never_holds(&self.line(&guardrail.when, None), Undecided::Yes, obj.place_of_key("when"), out);
         }
     }
 
@@ -136,9 +166,9 @@ impl Lint<'_> {
             let guards = u32::try_from(number).map(|number| blocking.of(AppId(number))).unwrap_or_default();
             let mut earlier = Earlier::default();
             for (at, ((rule, line), obj)) in app.rules.iter().zip(&lines).zip(&objs).enumerate() {
-                let asked = Asked { rule, line, place: obj.place_of("name"), app: Some(app), known: &known };
+                let asked = Asked { rule, line, place: obj.place_of("name"), known: &known };
                 let named = |line: usize| Some((app.rules.get(line)?, objs.get(line)?.place_of("name")));
-                if !never_holds(line, obj.place_of_key("when"), out) && !self.reached(&asked, &earlier, &named, out) {
+                if !never_holds(line, Undecided::Yes, obj.place_of_key("when"), out) && !self.reached(&asked, &earlier, &named, out) {
                     self.let_through(&asked, &guards, &blocking, out);
                 }
                 if let Some(parts) = line.parts.as_ref().filter(|_| rule.mode == Mode::Enforce) {
@@ -157,9 +187,9 @@ impl Lint<'_> {
         let mut before: HashMap<(u16, &[AppId]), Earlier<'_>> = HashMap::new();
         for (at, ((layer, line), obj)) in policy.layers.iter().zip(&lines).zip(&objs).enumerate() {
             let earlier = before.entry((layer.owner.0, &layer.apps)).or_default();
-            let asked = Asked { rule: &layer.rule, line, place: obj.place_of("name"), app: None, known: &[] };
+            let asked = Asked { rule: &layer.rule, line, place: obj.place_of("name"), known: &[] };
             let named = |line: usize| Some((&policy.layers.get(line)?.rule, objs.get(line)?.place_of("name")));
-            if !never_holds(line, obj.place_of_key("when"), out) {
+            if !never_holds(line, Undecided::Yes, obj.place_of_key("when"), out) {
                 self.reached(&asked, earlier, &named, out);
             }
             if let Some(parts) = line.parts.as_ref().filter(|_| layer.rule.mode == Mode::Enforce) {
@@ -176,16 +206,17 @@ impl Lint<'_> {
         named: &dyn Fn(usize) -> Option<(&'a Rule, Place)>,
         out: &mut Findings,
     ) -> bool {
-        let Asked { rule, line, place, app, known } = *asked;
-        let Some(parts) = &line.parts else { return false };
+        let Asked { rule, line, place, known, .. } = *asked;
+        if line.parts.is_none() {
+            return false;
+        }
         let Some(covering) = earlier.cover(&line.expanded, known) else { return false };
         let covering: Vec<(&Rule, Place)> = covering.into_iter().filter_map(named).collect();
         let other = covering.first().map(|(_, place)| (*place, "that rule"));
         let names: Vec<&str> = covering.iter().map(|(rule, _)| rule.name.as_str()).collect();
         // While a comparison is undecided both count, and the stricter decides.
         let milder = covering.iter().any(|(earlier, _)| earlier.then < rule.then);
-        let sure: Vec<Part> = parts.iter().map(Part::sure).collect();
-        let never = !milder || earlier.cover(&self.reading.expand(&sure, app), known).is_some();
+        let never = !milder && !line.hollow || earlier.cover(&line.sure, known).is_some();
         let what = if never { "never reached" } else { "reached only while a comparison is undecided" };
         out.caution(place, format!("{what}: what it matches is matched before by {}", listed(&names)), other);
         true
@@ -193,7 +224,7 @@ impl Lint<'_> {
 
     fn let_through(&self, asked: &Asked<'_>, guards: &[usize], blocking: &Blocking, out: &mut Findings) {
         let Asked { rule, line, place, known, .. } = *asked;
-        if rule.then == Effect::Block || line.parts.is_none() || rule.mode == Mode::Report {
+        if rule.then == Effect::Block || line.parts.is_none() || line.hollow || rule.mode == Mode::Report {
             return;
         }
         for guard in guards {
@@ -244,14 +275,20 @@ impl Blocking {
     }
 }
 
-/// Warns of a condition that no request meets.
-fn never_holds(line: &Line, place: Place, out: &mut Findings) -> bool {
+/// Warns of a condition that no request meets, or that holds only where a comparison is undecided.
+fn never_holds(line: &Line, undecided: Undecided, place: Place, out: &mut Findings) -> bool {
     let Some(parts) = &line.parts else { return false };
     let alone = impossible(parts);
     let Some(dim) = alone.clone().or_else(|| impossible(&line.expanded)) else { return false };
     let also = if alone.is_some() { "" } else { ", with what its class, its tier or its app has of it" };
-    out.warn(place, format!("never holds: nothing can meet all that this asks of {dim}{also}"));
+    let never = undecided == Undecided::No || impossible(&line.sure).is_some();
+    let what = if never { "never holds" } else { "holds only while a comparison is undecided" };
+    out.warn(place, format!("{what}: nothing can meet all that this asks of {dim}{also}"));
     true
+}
+
+fn is_impossible(part: &Part) -> bool {
+    part.impossible().is_some()
 }
 
 /// The signals that keep every part from holding.
@@ -272,10 +309,22 @@ fn listed(names: &[&str]) -> String {
     }
 }
 
+/// Those that may read the tier.
+fn conditions(policy: &Draft) -> impl Iterator<Item = &Condition> {
+    let guardrails = policy.guardrails.iter().map(|guardrail| &guardrail.when);
+    let rules = policy.apps.iter().flat_map(|app| &app.rules).chain(policy.layers.iter().map(|layer| &layer.rule));
+    guardrails.chain(policy.ladders.iter().map(|ladder| &ladder.when)).chain(rules.map(|rule| &rule.when))
+}
+
 /// Names that nothing uses.
 fn names(whole: Whole<'_>, out: &mut Findings) {
     let Whole { main, names, policy, .. } = whole;
-    names.owners.warn_unused_but(|name| name == "security" && !(policy.guardrails.is_empty() && policy.ladders.is_empty()), out);
+    // What is security's where there is such an owner.
+    let keeps = || {
+        let breaks_glass = policy.exceptions.iter().any(|exception| exception.lifts == Lifts::Everything);
+        breaks_glass || !policy.guardrails.is_empty() || !policy.ladders.is_empty()
+    };
+    names.owners.warn_unused_but(|name| name == "security" && keeps(), out);
     // A class that no condition names still keeps devices from the later ones; the last ones keep them from nothing. One
     // that takes whatever is left says what else is there.
     for (class, node) in policy.classes.iter().zip(main.items("classes")).rev() {
@@ -286,6 +335,21 @@ fn names(whole: Whole<'_>, out: &mut Findings) {
         if !is_always(&class.when) {
             out.warn(obj.place_of("name"), format!("no condition names the class `{}`", short(&class.name)));
         }
+    }
+    // A tier below one that is named is a step to it. Of those above, some comparisons with the highest named one tell the next apart.
+    let highest = (0..names.tiers.len()).rev().find(|at| names.tiers.is_used(names.tiers.name(*at))).unwrap_or_default();
+    let tells_apart = |compare: Compare| matches!(compare, Compare::Equal | Compare::AtMost | Compare::More);
+    let next =
+        |test: &Test| matches!(test, Test::Tier(all) if all.iter().any(|(compare, tier)| tier.index() == highest && tells_apart(*compare)));
+    let named = if conditions(policy).any(|when| when.reads(&next)) { highest + 1 } else { highest };
+    for at in named + 1..names.tiers.len() {
+        if let Some(place) = names.tiers.place(at) {
+            out.warn(place, format!("no condition, cap or grant names the tier `{}`", short(names.tiers.name(at))));
+        }
+    }
+    if let Some(first) = main.object("posture", &shapes::POSTURE).entries("sources").first().filter(|_| names.reads_posture.get().is_none())
+    {
+        out.warn(first.key_place, "no condition and no ladder reads a posture fact: no source is asked");
     }
     let facts = names.facts.borrow();
     for entry in main.object("posture", &shapes::POSTURE).entries("fixes").iter().filter(|entry| !facts.contains(&entry.key)) {

@@ -175,11 +175,9 @@ pub fn restrictions(main: Obj<'_>, out: &mut Findings) -> Vec<Restriction> {
             bandwidth: obj.text("bandwidth").and_then(units::bandwidth),
             max_stream: obj.get("max_stream").map(|_| obj.duration("max_stream")),
         };
-        // A key that was not understood has its own error.
-        let idle = ["burst", "no_store", "sandbox", "attachments"];
-        let only_idle = entry.value.entries().iter().all(|entry| idle.contains(&entry.key.as_str()));
-        let idles = !restriction.no_store && !restriction.sandbox && !restriction.no_attachments;
-        if only_idle && idles && matches!(entry.value.value, Value::Map(_)) {
+        // A value that was not understood has its own error.
+        let idle = |node: &Node| matches!(node.value, Value::Bool(false)) || node.text() == Some("allow");
+        if matches!(entry.value.value, Value::Map(_)) && entry.value.entries().iter().all(|entry| idle(&entry.value)) {
             out.error(entry.key_place, format!("`{}` restricts nothing", short(&entry.key)));
         }
         restrictions.push(restriction);

@@ -156,7 +156,12 @@ pub static ASK_CERTIFICATE: Shape = Shape {
 pub static ADMIN: Shape = Shape {
     name: "admin",
     doc: "",
-    keys: &[key("bind", Text("address"), Default("127.0.0.1:9470"), "A loopback address: whoever reaches it reads all metrics.")],
+    keys: &[key(
+        "bind",
+        Text("address"),
+        Default("127.0.0.1:9470"),
+        "A loopback address: whoever reaches it reads all metrics and the policy, and can have it read anew.",
+    )],
 };
 
 pub static LIMITS: Shape = Shape {
@@ -419,7 +424,8 @@ pub static APP: Shape = Shape {
 
 pub static OWNED_APP: Shape = Shape {
     name: "owned_app",
-    doc: "An app in an owner's file: as in the main file, with the owner given.",
+    doc: "An app in an owner's file: as in the main file, with the owner given. It may share a host with apps of this owner's files only: a longer `path_prefix` \
+          would take paths from another app and its rules.",
     keys: app_keys!(key("owner", Name, Absent("the file's owner"), "The file's owner; naming another is an error.")),
 };
 
@@ -463,7 +469,7 @@ pub static PATH: Shape = Shape {
             "encoded_slash",
             Word(&["reject", "keep"]),
             Default("reject"),
-            "`%2F` and `%5C`. `keep`: rules see it encoded; danger if the app decodes it.",
+            "`%2F`. `keep`: rules see it encoded; danger if the app decodes it. `%5C` is refused in any case.",
         ),
         key(
             "parameters",

@@ -360,11 +360,14 @@ impl Builder<'_> {
         entries
     }
 
-    /// The scalar's own characters.
+    /// The scalar's own characters; not those of a text that a tag makes a number.
     fn written(&self, at: Location) -> Option<String> {
         let start = usize::try_from(at.span().byte_offset()?).ok()?;
         let len = usize::try_from(at.span().byte_len()?).ok()?;
-        self.text.get(start..start.checked_add(len)?).map(|text| text.trim().to_owned())
+        self.text
+            .get(start..start.checked_add(len)?)
+            .map(|text| text.trim().to_owned())
+            .filter(|text| !text.starts_with(['"', '\'', '|', '>']))
     }
 }
 

@@ -146,6 +146,12 @@ impl Scene<'_> {
         })
     }
 
+    /// Whether the device breaks glass here once it is approved.
+    pub fn glass_awaits(&self, device: &Device) -> bool {
+        let mut found = self.tables.exceptions.of(device, self.app);
+        found.any(|(_, exception)| exception.facts.is_none() && exception.in_force(self.inputs.now))
+    }
+
     /// Those that concern the device, in the order of the policy, and whether they are in force. For people.
     pub fn exceptions_of(&self, device: &Device) -> Vec<(u32, bool)> {
         let found = self.tables.exceptions.of(device, self.app);

@@ -206,9 +206,10 @@ impl<'a> Past<'a> {
         effect(&self.would)
     }
 
-    /// The deciding reason; that a restriction refused the request came after the decision.
+    /// The deciding reason; that a restriction refused the request, or that a notice was shown instead, came after the decision.
     pub fn reason(&self) -> &str {
-        self.reasons.iter().find(|reason| !reason.starts_with("restrict.")).map_or("-", |reason| reason)
+        let after = |reason: &str| reason.starts_with("restrict.") || reason == "notice.shown";
+        self.reasons.iter().find(|reason| !after(reason)).map_or("-", |reason| reason)
     }
 
     /// What it was decided from.

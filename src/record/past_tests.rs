@@ -122,3 +122,15 @@ fn what_a_line_does_not_say_is_named() {
     let past = Past::parse(whole.as_bytes()).expect("a line");
     assert_eq!(past.lacks_header(&asks, AppId(0)).map(|name| name.as_str()), Some("x-team"));
 }
+
+/// What is done after the decision stands before its reasons.
+#[test]
+fn the_deciding_reason_is_that_of_the_decision() {
+    let policy = Policy::compile(draft(vec![forward(crate::policy::testing::always())]));
+    let visit = Visit::of(laptop());
+    let whole = line(&policy, &visit, &visit.decide(&policy));
+    for after in ["restrict.methods", "notice.shown"] {
+        let told = whole.replace("\"reasons\":[", &format!("\"reasons\":[\"{after}\","));
+        assert_eq!(Past::parse(told.as_bytes()).expect("a line").reason(), "rule.matched", "{after}");
+    }
+}

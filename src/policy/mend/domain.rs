@@ -1,7 +1,7 @@
 //! What may be changed in a situation, and the situation with some of it changed.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::{HeaderMap, HeaderValue};
 use jiff::civil::Weekday;
@@ -124,6 +124,9 @@ impl Candidate<'_> {
     }
 }
 
+/// What glass is broken by asks of the device's state.
+static APPROVED: LazyLock<Leaf> = LazyLock::new(|| Leaf::Device(DeviceField::State, Words::Any));
+
 /// More are not looked at: the search says then that it gave up.
 pub const MOST: usize = 256;
 
@@ -136,6 +139,7 @@ const ANOTHER: &str = "another";
 /// Soft: a posture fact that is not ok becomes ok, and one that is ok and whose age is read is observed anew; `device.state` becomes `approved`;
 /// `device.os_version` becomes a version that the policy names and that is higher than the recorded one (where more than that version is
 /// asked for, the next smaller one below it); contradictions and drift go away. All but the last two need a record, and facts one that is not too old.
+/// `device.state` is here without a condition that reads it where the device would break glass then.
 ///
 /// Hard: for every text that a condition names one value that it matches, for a text also one that no condition names; a path, host or
 /// method that leads to the same app; the networks that a condition names, the first that it does not, and none; ages at each threshold and
@@ -145,6 +149,9 @@ pub fn candidates<'a>(policy: &'a Policy, id: AppId, scene: &Scene<'_>) -> Vec<C
     let Some(app) = tables.apps.get(id.index()) else { return Vec::new() };
     let mut list = List { policy, tables, id, scene, soft: Vec::new(), hard: Vec::new() };
     tables.conditions(app).for_each(|cond| leaves(cond, &mut |leaf| list.leaf(leaf)));
+    if matches!(scene.record, Record::Known { device, .. } if scene.glass_awaits(device)) {
+        list.leaf(&APPROVED);
+    }
     let List { mut soft, hard, .. } = list;
     soft.extend(hard);
     soft

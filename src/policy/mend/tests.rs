@@ -107,6 +107,44 @@ fn versions_ages_state_and_contradictions_can_be_mended() {
     assert_eq!(mended(capped, &visit), ["wire.contradictions ua_vs_hints -> none"]);
 }
 
+fn excepting(who: Who, lifts: Lifts) -> Exception {
+    let (name, by, ticket) = ("exception".to_owned(), String::new(), String::new());
+    Exception { name, who, lifts, apps: None, from: Some(at(0)), until: at(1 << 20), by, ticket }
+}
+
+#[test]
+fn an_approval_helps_also_where_only_broken_glass_asks_for_it() {
+    let pending = || Visit::of(without(|device| device.state = crate::model::DeviceState::Pending));
+    let broken = |who| Draft { exceptions: vec![excepting(who, Lifts::Everything)], ..draft(vec![block(always())]) };
+    let draft = broken(Who::Tag("pilot".to_owned()));
+    assert_eq!(mended(draft.clone(), &pending()), ["device.state pending -> approved"]);
+    let helpless = |draft, visit: &Visit| Policy::compile(draft).mend(AppId(0), &visit.inputs()).mend().is_none();
+    assert!(helpless(draft, &pending().at(1 << 20)), "the exception has ended");
+    assert!(helpless(broken(Who::Device("another".to_owned())), &pending()));
+}
+
+#[test]
+fn a_cap_that_comes_to_hold_helps_where_a_lower_tier_does() {
+    let mut draft = draft(vec![block(tier(Compare::AtLeast, HEALTHY)), forward(always())]);
+    draft.caps = vec![Cap { name: "office".to_owned(), when: zone(Some(0)), max_tier: TierId(KNOWN) }];
+    assert_eq!(mended(draft, &Visit::of(laptop())), ["net.zone none -> office"]);
+}
+
+#[test]
+fn another_tag_or_id_has_other_exceptions() {
+    let lifts = || Lifts::Checks(vec!["disk_encrypted".into()]);
+    let posted = |field, word: &str| guardrail("posted", all(&[method(&["POST"]), device(field, &[word])]));
+    let mut lifted = draft(vec![forward(is("disk_encrypted", FactState::Ok))]);
+    lifted.guardrails = vec![posted(DeviceField::Tags, "another")];
+    lifted.exceptions = vec![excepting(Who::Tag("another".to_owned()), lifts())];
+    assert_eq!(mended(lifted, &Visit::too_old(laptop())), ["device.tags pilot -> pilot, another"]);
+    // Two lift it: neither change turns the fact alone.
+    let mut twice = draft(vec![forward(is("disk_encrypted", FactState::Fail))]);
+    twice.guardrails = vec![posted(DeviceField::Tags, "x"), posted(DeviceField::Id, "x")];
+    twice.exceptions = vec![excepting(Who::Tag("pilot".to_owned()), lifts()), excepting(Who::Device("laptop-1".to_owned()), lifts())];
+    assert_eq!(mended(twice, &Visit::of(failing(&["disk_encrypted"]))), ["device.tags pilot -> none", "device.id laptop-1 -> x"]);
+}
+
 #[test]
 fn a_device_without_a_record_needs_one_first() {
     let policy = Policy::compile(trusted());
@@ -256,16 +294,7 @@ fn ladder() -> impl Strategy<Value = Ladder> {
 fn exception() -> impl Strategy<Value = Exception> {
     let who = select(vec![Who::Device("laptop-1".to_owned()), Who::Tag("pilot".to_owned()), Who::Tag("another".to_owned())]);
     let lifts = select(vec![Lifts::Everything, Lifts::Checks(std::vec!["disk_encrypted".into(), "screen_lock".into()])]);
-    (who, lifts).prop_map(|(who, lifts)| Exception {
-        name: "exception".to_owned(),
-        who,
-        lifts,
-        apps: None,
-        from: Some(at(0)),
-        until: at(1 << 20),
-        by: String::new(),
-        ticket: String::new(),
-    })
+    (who, lifts).prop_map(|(who, lifts)| excepting(who, lifts))
 }
 
 fn delegation() -> impl Strategy<Value = Delegation> {
