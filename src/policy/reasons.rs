@@ -199,16 +199,22 @@ impl ReasonBook {
         wanting.then(|| u32::try_from(id / PER_FACT).ok().map(FactId)).flatten()
     }
 
+    /// `rule.none` for a class of another policy.
     pub fn class(&self, class: ClassId) -> ReasonId {
         let place = match class {
             ClassId::BLIND => self.classes.len().saturating_sub(2),
             ClassId::UNCLASSIFIED => self.classes.len().saturating_sub(1),
-            class => class.index(),
+            class if class.index() + 2 < self.classes.len() => class.index(),
+            _ => return Self::NO_RULE,
         };
         number(self.classes_from() + place)
     }
 
+    /// `rule.none` for a tier of another policy: its number would be another reason's.
     pub fn tier(&self, tier: TierId) -> ReasonId {
+        if tier.index() >= self.tiers.len() {
+            return Self::NO_RULE;
+        }
         number(self.classes_from() + self.classes.len() + tier.index())
     }
 
@@ -288,6 +294,14 @@ mod tests {
     use super::super::testing::{always, draft};
     use super::super::wire::WireTest;
     use super::*;
+
+    /// Found by fuzzing, with a policy without tiers.
+    #[test]
+    fn what_the_policy_does_not_have_is_no_other_reason() {
+        let book = ReasonBook::new(&draft(vec![]), &[], &[]);
+        assert_eq!((book.tier(TierId(3)).0 + 1, book.tier(TierId(4))), (u16::try_from(book.len()).unwrap(), ReasonBook::NO_RULE));
+        assert_eq!((book.class(ClassId(2)) != ReasonBook::NO_RULE, book.class(ClassId(3))), (true, ReasonBook::NO_RULE));
+    }
 
     #[test]
     fn every_number_names_the_reason_that_it_is_given_for() {
