@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::policy_tests::{self, Failed};
 use super::print::print;
 use crate::config::{self, Configuration, Diagnostic, Level, Loaded, Report};
-use crate::policy::draft::{Exception, Ladder, Step};
+use crate::policy::draft::{Exception, Ladder};
 use crate::site;
 
 /// Exceptions that end within this are listed.
@@ -132,13 +132,7 @@ impl<'a> Checked<'a> {
     fn steps<'c>(&self, configuration: &'c Configuration) -> Vec<(&'c str, &'static str, Timestamp)> {
         let next = |ladder: &'c Ladder| {
             let (at, step) = ladder.steps.iter().find(|(at, _)| *at > self.now)?;
-            let step = match step {
-                Step::Report => "report",
-                Step::Warn => "warn",
-                Step::Restrict => "restrict",
-                Step::Block => "block",
-            };
-            Some((&*ladder.fact, step, *at))
+            Some((&*ladder.fact, step.as_str(), *at))
         };
         configuration.policy.ladders.iter().filter_map(next).collect()
     }

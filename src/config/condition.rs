@@ -14,7 +14,7 @@ use super::walk::nearest;
 use super::yaml::{Node, Value, short};
 use crate::model::{FactState, WELL_KNOWN_FACTS};
 use crate::policy::draft::{Compare, Condition, DeviceField, Glob, KeyProof, Test, Want, WireField};
-use crate::policy::{ClassId, TierId, ZoneId};
+use crate::policy::{ClassId, TierId, ZoneId, weekdays};
 use crate::request;
 
 /// Where the condition stands: a class may read neither class nor tier, a tier and a cap not the tier that they make.
@@ -258,7 +258,7 @@ fn versions((node, list): Compared<'_>, out: &mut Findings) -> Option<Test> {
 }
 
 fn weekday(node: &Node, out: &mut Findings) -> Option<Weekday> {
-    let of = |text: &str| signals::WEEKDAYS.iter().find(|(word, _)| *word == text).map(|(_, day)| *day);
+    let of = |text: &str| weekdays().find(|(word, _)| *word == text).map(|(_, day)| day);
     node.text().and_then(of).or_else(|| out.left_out())
 }
 

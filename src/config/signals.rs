@@ -1,8 +1,7 @@
 //! What a condition can read. One table for the parser, the JSON Schema and the reference.
 
-use jiff::civil::Weekday;
-
 use crate::model::{Browser, Contradiction, FormFactor, Os};
+use crate::policy;
 use crate::policy::draft::{ClaimField, DeviceField, WireField};
 
 #[derive(Debug)]
@@ -139,17 +138,6 @@ pub fn find(key: &str) -> Option<(&'static Signal, &str)> {
 /// The moment of a situation: no signal that a condition reads.
 pub const NOW: &str = "time.now";
 
-/// The days of `time.weekday`.
-pub const WEEKDAYS: [(&str, Weekday); 7] = [
-    ("mon", Weekday::Monday),
-    ("tue", Weekday::Tuesday),
-    ("wed", Weekday::Wednesday),
-    ("thu", Weekday::Thursday),
-    ("fri", Weekday::Friday),
-    ("sat", Weekday::Saturday),
-    ("sun", Weekday::Sunday),
-];
-
 /// What `fact` reads.
 pub const FACT: &str = "[A-Za-z0-9_-]{1,64}";
 /// What `header` reads.
@@ -179,7 +167,7 @@ pub fn words(kind: SignalKind) -> Vec<&'static str> {
         }
         SignalKind::Claim(ClaimField::FormFactor) => FormFactor::ALL.iter().map(|f| f.as_str()).chain(["unavailable"]).collect(),
         SignalKind::Fact => crate::model::FactState::ALL.iter().map(|s| s.as_str()).collect(),
-        SignalKind::Weekday => WEEKDAYS.iter().map(|(word, _)| *word).collect(),
+        SignalKind::Weekday => policy::weekdays().map(|(word, _)| word).collect(),
         SignalKind::KeyProof => vec!["none", "browser", "certificate"],
         _ => Vec::new(),
     }

@@ -21,6 +21,18 @@ pub enum NoRecord {
     StaleCrl,
 }
 
+impl NoRecord {
+    pub const ALL: [Self; 7] = [
+        Self::NoProof,
+        Self::UnknownCertificate,
+        Self::ExpiredCertificate,
+        Self::FutureCertificate,
+        Self::UntrustedCertificate,
+        Self::RevokedCertificate,
+        Self::StaleCrl,
+    ];
+}
+
 /// What the client proved, verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {

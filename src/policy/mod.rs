@@ -41,4 +41,4 @@ pub use mend::{Change, Mend, Search};
 pub use permit::Permit;
 pub use table::{FactView, Policy, Reads};
 pub use truth::Truth;
-pub use wording::duration as duration_words;
+pub use wording::{duration as duration_words, weekdays};

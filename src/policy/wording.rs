@@ -102,6 +102,11 @@ pub const fn weekday(day: Weekday) -> &'static str {
     }
 }
 
+/// Each of them with its word, from Monday on.
+pub fn weekdays() -> impl Iterator<Item = (&'static str, Weekday)> + Clone {
+    Weekday::Monday.cycle_forward().take(7).map(|day| (weekday(day), day))
+}
+
 fn or(alternatives: impl Iterator<Item = impl Display>) -> String {
     let words: Vec<String> = alternatives.map(|word| word.to_string()).collect();
     words.join(" or ")

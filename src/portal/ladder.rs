@@ -41,7 +41,7 @@ impl Told {
         let zone = &policy.draft().time_zone;
         let parts = concerns.iter().map(|concern| {
             let coming = concern.to_come.iter().filter(|(_, step)| enforces(*step));
-            coming.fold(concern.reason().to_string(), |text, (at, step)| format!("{text}; {}={}", word(*step), date(*at, zone)))
+            coming.fold(concern.reason().to_string(), |text, (at, step)| format!("{text}; {}={}", step.as_str(), date(*at, zone)))
         });
         let header = HeaderValue::try_from(parts.collect::<Vec<_>>().join(", ")).ok()?;
         let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
@@ -78,7 +78,7 @@ pub(super) fn deadlines<'a>(policy: &'a Policy, decision: &Decision, now: Timest
         let steps = ladder.steps.iter().skip(in_force).filter(|(_, step)| enforces(*step));
         steps.map(move |(at, step)| Deadline {
             fact: &ladder.fact,
-            step: word(*step),
+            step: step.as_str(),
             at: at.to_zoned(draft.time_zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
             text: sentence(policy, (title, several), ladder, (*at, *step), now),
         })
@@ -88,15 +88,6 @@ pub(super) fn deadlines<'a>(policy: &'a Policy, decision: &Decision, now: Timest
 
 const fn enforces(step: Step) -> bool {
     matches!(step, Step::Restrict | Step::Block)
-}
-
-const fn word(step: Step) -> &'static str {
-    match step {
-        Step::Report => "report",
-        Step::Warn => "warn",
-        Step::Restrict => "restrict",
-        Step::Block => "block",
-    }
 }
 
 /// What happens, for a person: "From 1 January 2027 this device can only read Team wiki".

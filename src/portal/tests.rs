@@ -226,15 +226,7 @@ fn with_samples(see: impl Fn(&str, Page<'_>)) {
         ..block(&approved, &unencrypted)
     };
     see("failing", own(failing.page(), &mail, "payroll.corp.example"));
-    for why in [
-        NoRecord::NoProof,
-        NoRecord::UnknownCertificate,
-        NoRecord::ExpiredCertificate,
-        NoRecord::FutureCertificate,
-        NoRecord::UntrustedCertificate,
-        NoRecord::RevokedCertificate,
-        NoRecord::StaleCrl,
-    ] {
+    for why in NoRecord::ALL {
         let standing = Standing::NoRecord(why);
         see(&format!("no_record_{why:?}"), own(block(&standing, &[Reason::NoRecord(why)]).page(), &mail, "payroll.corp.example"));
     }

@@ -272,18 +272,7 @@ mod tests {
         all.extend(FactState::ALL.map(|state| Reason::Posture("<fact>", state)));
         all.extend(DeviceState::ALL.map(Reason::DeviceState));
         all.extend(RestrictionKey::ALL.map(Reason::Restriction));
-        all.extend(
-            [
-                NoRecord::NoProof,
-                NoRecord::UnknownCertificate,
-                NoRecord::ExpiredCertificate,
-                NoRecord::FutureCertificate,
-                NoRecord::UntrustedCertificate,
-                NoRecord::RevokedCertificate,
-                NoRecord::StaleCrl,
-            ]
-            .map(Reason::NoRecord),
-        );
+        all.extend(NoRecord::ALL.map(Reason::NoRecord));
         all.extend(
             ["id", "name", "ownership", "onnet", "user", "team", "os", "os_version", "model", "key", "tags", "known_for"]
                 .map(Reason::Device),

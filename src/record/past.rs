@@ -251,7 +251,7 @@ impl<'a> Past<'a> {
             "too_old" => Freshness::TooOld,
             "unreadable" => return Ok(Standing::Unreadable),
             word => {
-                let why = NO_RECORD.into_iter().find(|why| Reason::NoRecord(*why).to_string() == word);
+                let why = NoRecord::ALL.into_iter().find(|why| Reason::NoRecord(*why).to_string() == word);
                 return why.map(Standing::NoRecord).ok_or(Lack::Malformed("standing"));
             }
         };
@@ -402,16 +402,6 @@ impl Again {
         }
     }
 }
-
-const NO_RECORD: [NoRecord; 7] = [
-    NoRecord::NoProof,
-    NoRecord::UnknownCertificate,
-    NoRecord::ExpiredCertificate,
-    NoRecord::FutureCertificate,
-    NoRecord::UntrustedCertificate,
-    NoRecord::RevokedCertificate,
-    NoRecord::StaleCrl,
-];
 
 fn effect(word: &str) -> Option<Effect> {
     Effect::ALL.into_iter().find(|effect| effect.as_str() == word)

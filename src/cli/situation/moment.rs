@@ -6,6 +6,7 @@ use jiff::{Timestamp, ToSpan, Unit, ZonedRound};
 
 use super::one_of;
 use crate::cli::failure::Failure;
+use crate::policy::weekdays;
 
 /// What was asked of it.
 #[derive(Debug, Default)]
@@ -14,16 +15,6 @@ pub struct Moment {
     weekdays: Option<Vec<Weekday>>,
     hours: Option<Vec<i8>>,
 }
-
-const WEEKDAYS: [(&str, Weekday); 7] = [
-    ("mon", Weekday::Monday),
-    ("tue", Weekday::Tuesday),
-    ("wed", Weekday::Wednesday),
-    ("thu", Weekday::Thursday),
-    ("fri", Weekday::Friday),
-    ("sat", Weekday::Saturday),
-    ("sun", Weekday::Sunday),
-];
 
 impl Moment {
     /// `2026-11-22T08:00:00Z`, or the start of a day.
@@ -37,7 +28,7 @@ impl Moment {
 
     /// `sat`, or several: `sat,sun`.
     pub fn set_weekday(&mut self, value: &str) -> Result<(), Failure> {
-        let days: Result<_, Failure> = value.split(',').map(|day| one_of(day.trim(), WEEKDAYS.into_iter())).collect();
+        let days: Result<_, Failure> = value.split(',').map(|day| one_of(day.trim(), weekdays())).collect();
         self.weekdays = Some(days?);
         Ok(())
     }
