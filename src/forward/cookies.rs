@@ -22,8 +22,10 @@ pub(super) fn strip_ours(headers: &mut HeaderMap) {
 
 /// `None`: nothing is left.
 fn without_ours(field: &HeaderValue) -> Option<HeaderValue> {
-    let name = |pair: &[u8]| pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii().to_owned();
-    let ours = |pair: &&[u8]| NOTICE_COOKIES.iter().any(|ours| name(pair) == ours.as_bytes());
+    let ours = |pair: &&[u8]| {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+        NOTICE_COOKIES.iter().any(|ours| name == ours.as_bytes())
+    };
     let pairs = field.as_bytes().split(|byte| *byte == b';').filter(|pair| !ours(pair)).map(<[u8]>::trim_ascii);
     let kept: Vec<&[u8]> = pairs.filter(|pair| !pair.is_empty()).collect();
     HeaderValue::from_bytes(&kept.join(&b"; "[..])).ok().filter(|value| !value.is_empty())

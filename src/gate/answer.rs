@@ -1,14 +1,12 @@
 //! What goes back to the client, from a refusal's page to an app's answer.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
-use std::time::Instant;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use tokio::time::timeout_at;
 
 use super::memo::Ruling;
 use super::restrict::mend;
@@ -134,9 +132,10 @@ pub async fn send(
     let mut work = pin!(forward::send(permit, &order, &house.upstreams, request));
     let sent = match bounds.ends {
         None => work.await,
-        Some(ends) => match in_time(work.as_mut(), ends).await {
-            Some(sent) => sent,
-            None => {
+        // Boxed, so that connections without such a limit have no room for its timer. What was under way is dropped with the connection to the app.
+        Some(ends) => match Box::pin(timeout_at(ends.into(), work.as_mut())).await {
+            Ok(sent) => sent,
+            Err(_) => {
                 visit.late();
                 return own_page(&Refusal::UpstreamTimeout { app: app(house, ruling.decision.app) }, visit, asked);
             }
@@ -152,16 +151,6 @@ pub async fn send(
         }
         Err(failure) => fail(conn, house, ruling, &failure, asked, visit),
     }
-}
-
-/// `None`: not before it `ends`. Who lets go of the work then lets go of the connection to the app with it.
-async fn in_time<T>(mut work: Pin<&mut impl Future<Output = T>>, ends: Instant) -> Option<T> {
-    let mut late = Box::pin(tokio::time::sleep_until(ends.into()));
-    poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => late.as_mut().poll(cx).map(|()| None),
-    })
-    .await
 }
 
 fn fail(conn: &Conn, house: &House, ruling: &Rc<Ruling>, failure: &Failure, asked: (Form, bool), visit: &mut Visit) -> Response<Body> {
