@@ -1,7 +1,7 @@
 //! Apps with their routes, and what owners' files add to them.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::grants::Granted;
@@ -9,10 +9,10 @@ use super::names::{AppName, Names, Table};
 use super::obj::Obj;
 use super::report::{Findings, Place};
 use super::rules::{self, is_always};
-use super::serving;
-use super::shapes;
-use super::typed::{Balance, FingerprintHeaders, HostHeader, Route, Server, Timeouts, Upstream};
+use super::serving::{self, Serving};
+use super::typed::{FingerprintHeaders, Route};
 use super::yaml::{Node, short};
+use super::{shapes, upstream};
 use crate::model::{Effect, Mode};
 use crate::policy::draft::{App, HostPattern, Layer, Rule};
 use crate::policy::{AppId, OwnerId};
@@ -22,9 +22,9 @@ use crate::request::{self, EncodedSlash, Parameters, PathOptions, Slashes};
 const RESERVED: [&str; 2] = ["none", "portal"];
 
 /// All apps, of the main file and of owners' files, each with its route, and where their hosts stand.
-pub fn apps(names: &Names<'_>, out: &mut Findings) -> (Vec<App>, Vec<Route>, Vec<(HostPattern, Place)>) {
+pub fn apps<'a>(names: &Names<'a>, serving: &mut Serving<'a>, out: &mut Findings) -> (Vec<App>, Vec<Route>, Vec<(HostPattern, Place)>) {
     let mut taken = Taken::default();
-    let (apps, routes) = names.app_names.iter().map(|named| app(named, names, &mut taken, out)).unzip();
+    let (apps, routes) = names.app_names.iter().map(|named| app(named, names, (&mut taken, serving), out)).unzip();
     (apps, routes, taken.places.into_iter().map(|((host, _), place)| (host, place)).collect())
 }
 
@@ -58,7 +58,7 @@ impl Taken {
     }
 }
 
-fn app(named: &AppName<'_>, names: &Names<'_>, taken: &mut Taken, out: &mut Findings) -> (App, Route) {
+fn app<'a>(named: &AppName<'a>, names: &Names<'a>, (taken, serving): (&mut Taken, &mut Serving<'a>), out: &mut Findings) -> (App, Route) {
     let obj = named.obj;
     let name = obj.need("name", out).unwrap_or_default();
     if RESERVED.contains(&name) {
@@ -92,8 +92,37 @@ fn app(named: &AppName<'_>, names: &Names<'_>, taken: &mut Taken, out: &mut Find
         Some("huginn") => FingerprintHeaders::Huginn,
         _ => FingerprintHeaders::None,
     };
-    let route = Route { app: Arc::from(name), upstream: upstream(obj, out), path: path_options(obj), fingerprint_headers };
+    let route = Route {
+        app: Arc::from(name),
+        upstream: upstream::upstream(obj, serving, out),
+        path: path_options(obj),
+        fingerprint_headers,
+        assertion: obj.flag("assertion"),
+        client_cert: obj.flag("client_cert"),
+        request_trailers: obj.text("request_trailers") == Some("pass"),
+        upgrades: upgrades(obj, out),
+    };
     (app, route)
+}
+
+/// Tokens of `Upgrade` (RFC 9110 section 7.8), in lower case.
+fn upgrades(obj: Obj<'_>, out: &mut Findings) -> Vec<String> {
+    let Some(node) = obj.get("upgrades") else { return vec!["websocket".to_owned()] };
+    let mut tokens: Vec<String> = Vec::new();
+    for node in node.items() {
+        let Some(text) = node.text() else { return out.left_out().unwrap_or_default() };
+        let sound = !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&c));
+        match text.to_ascii_lowercase() {
+            _ if !sound => out.error(node.place, format!("found {}, expected a protocol such as `websocket`", node.found())),
+            token if matches!(token.as_str(), "h2c" | "h2" | "http/2" | "http/1.1") || token.starts_with("tls/") => out.error(
+                node.place,
+                format!("found {}, expected another protocol than HTTP or TLS: requests inside would be seen by no rule", node.found()),
+            ),
+            token if tokens.contains(&token) => out.warn(node.place, format!("{} stands twice", node.found())),
+            token => tokens.push(token),
+        }
+    }
+    tokens
 }
 
 fn app_rules(obj: Obj<'_>, mode: Mode, names: &Names<'_>, out: &mut Findings) -> Vec<Rule> {
@@ -215,80 +244,5 @@ fn path_options(obj: Obj<'_>) -> PathOptions {
         encoded_slash: if keeps("encoded_slash") { EncodedSlash::Keep } else { EncodedSlash::Reject },
         parameters: if keeps("parameters") { Parameters::Keep } else { Parameters::Reject },
         slashes: if keeps("slashes") { Slashes::Keep } else { Slashes::Merge },
-    }
-}
-
-fn upstream(app: Obj<'_>, out: &mut Findings) -> Upstream {
-    let obj = app.object("upstream", &shapes::UPSTREAM);
-    let timeouts = obj.object("timeouts", &shapes::TIMEOUTS);
-    let mut servers: Vec<Server> = Vec::new();
-    let mut seen = HashSet::new();
-    for node in obj.items("servers") {
-        let Some(server) = server(node, out) else { continue };
-        if !seen.insert((server.host.clone(), server.port)) {
-            out.warn(node.place, format!("the server {} stands twice", node.found()));
-        }
-        servers.push(server);
-    }
-    Upstream {
-        servers,
-        host: host_header(obj, out),
-        balance: Balance::RoundRobin,
-        timeouts: Timeouts {
-            connect: timeouts.duration("connect"),
-            response: timeouts.duration("response"),
-            idle: timeouts.duration("idle"),
-        },
-    }
-}
-
-fn server(node: &Node, out: &mut Findings) -> Option<Server> {
-    let Some(text) = node.text() else { return out.left_out() };
-    if text.contains('@') {
-        // It may hold a password.
-        out.secret(node.place, "found a URL with a user name, expected `http://host:port`");
-        return None;
-    }
-    let wrong = |out: &mut Findings, why: &str| {
-        out.error(node.place, format!("found {}, expected `http://host:port`{why}", node.found()));
-        None
-    };
-    let Some(rest) = text.strip_prefix("http://") else {
-        return wrong(out, "");
-    };
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if rest.contains(['/', '?', '#']) {
-        return wrong(out, ": no path, the request's own is used");
-    }
-    let (name, port) = serving::split_port(rest);
-    // Digits only: a parser of numbers also takes `+80`.
-    let port = match port {
-        None => 80,
-        Some(port) => match port.parse::<u16>() {
-            Ok(number) if number > 0 && port.bytes().all(|c| c.is_ascii_digit()) => number,
-            _ => return wrong(out, " with a port from 1 to 65535"),
-        },
-    };
-    let host = match request::host(name) {
-        Ok(host) => host,
-        Err(why) => return wrong(out, &format!(": {why}")),
-    };
-    let host = host.as_str().trim_start_matches('[').trim_end_matches(']').to_owned();
-    Some(Server { url: Arc::from(text), host, port })
-}
-
-fn host_header(obj: Obj<'_>, out: &mut Findings) -> HostHeader {
-    match obj.text("host") {
-        None | Some("keep") => HostHeader::Keep,
-        Some("server") => HostHeader::Server,
-        Some(name) => {
-            // A port is kept as written: it is a part of what the app receives.
-            if let Some(node) = obj.get("host")
-                && let Err(why) = request::host(name)
-            {
-                out.error(node.place, format!("found {}, expected `keep`, `server` or a host: {why}", node.found()));
-            }
-            HostHeader::Name(name.to_owned())
-        }
     }
 }

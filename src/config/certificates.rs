@@ -17,12 +17,15 @@ pub fn check(files: &[(NamedFile, Vec<u8>)], hosts: &[(HostPattern, Place)], out
     let mut served = Vec::new();
     for pair in files.windows(2) {
         let [(cert, chain), (key, secret)] = pair else { continue };
-        if (cert.holds, key.holds) != (Holds::Certificates, Holds::PrivateKey) {
+        if !matches!((cert.holds, key.holds), (Holds::Certificates | Holds::Presented, Holds::PrivateKey)) {
             continue;
         }
         if is_of_another(chain, secret) {
             let (cert, found) = (cert.path.display(), key.path.display());
             out.error(key.place, format!("{found}: the key is of another certificate; expected the key that {cert} was issued for"));
+        }
+        if cert.holds == Holds::Presented {
+            continue;
         }
         served.extend(CertificateDer::from_pem_slice(chain).ok().and_then(|leaf| CertificateNames::of(&leaf)));
     }

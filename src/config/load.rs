@@ -143,7 +143,7 @@ fn read(path: &Path, largest: u64) -> Result<Vec<u8>, String> {
 fn look(file: &NamedFile) -> Result<Vec<u8>, String> {
     let bytes = read(&file.path, LARGEST).map_err(|why| format!("{}: {why}", file.path.display()))?;
     let (found, what) = match file.holds {
-        Holds::Certificates => (CertificateDer::from_pem_slice(&bytes).is_ok(), "a certificate"),
+        Holds::Certificates | Holds::Presented => (CertificateDer::from_pem_slice(&bytes).is_ok(), "a certificate"),
         Holds::PrivateKey => (PrivateKeyDer::from_pem_slice(&bytes).is_ok(), "a private key"),
         Holds::RevocationList => (CertificateRevocationListDer::from_pem_slice(&bytes).is_ok(), "a revocation list"),
         Holds::Known => return Ok(bytes),

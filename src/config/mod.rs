@@ -27,6 +27,7 @@ mod text;
 mod typed;
 mod typing;
 mod units;
+mod upstream;
 mod walk;
 mod yaml;
 
@@ -39,8 +40,9 @@ pub use reference::reference;
 pub use report::{Diagnostic, Level, Report, Stage};
 pub use schema::schema;
 pub use typed::{
-    Admin, AskCertificate, Balance, Baseline, Cache, Census, CertificateFiles, Configuration, DecisionLog, Expect, FingerprintHeaders,
-    Fingerprints, Hash, HostHeader, Limits, Listener, LogTarget, Memory, PolicyTest, Route, Server, Store, Timeouts, Tls, Upstream,
+    Admin, AskCertificate, Assertion, At, Balance, Baseline, Cache, Census, CertificateFiles, Configuration, DecisionLog, Ejection, Expect,
+    FingerprintHeaders, Fingerprints, Forwarded, Hash, Health, HostHeader, Limits, Listener, LogTarget, Memory, PolicyTest, Protocol,
+    ProxyProtocol, Route, Server, Store, Timeouts, Tls, Upstream, UpstreamTls,
 };
 
 /// A configuration without errors.

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
+use ipnet::IpNet;
 
 use super::names::Table;
 use super::obj::Obj;
 use super::report::{Findings, Place};
 use super::typed::{
-    Admin, AskCertificate, Baseline, Cache, Census, CertificateFiles, DecisionLog, Fingerprints, Hash, Limits, Listener, LogTarget, Memory,
-    Store, Tls,
+    Admin, AskCertificate, Assertion, Baseline, Cache, Census, CertificateFiles, DecisionLog, Fingerprints, Forwarded, Hash, Limits,
+    Listener, LogTarget, Memory, Store, Tls,
 };
 use super::yaml::{Node, short};
 use super::{shapes, units};
@@ -29,6 +30,8 @@ pub struct NamedFile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
     Certificates,
+    /// What the proxy presents itself with; its key comes right after it.
+    Presented,
     PrivateKey,
     RevocationList,
     /// A table of known signatures.
@@ -63,7 +66,17 @@ impl<'a> Serving<'a> {
                 );
             }
             let name = obj.text("name").unwrap_or_default().to_owned();
-            listeners.push(Listener { name, bind, tls, redirect_to_https });
+            let proxy_protocol = obj.get("proxy_protocol").map(|node| trusted(Obj::new(node, &shapes::PROXY_PROTOCOL), out));
+            let forwarded = obj.get("forwarded").map(|node| self.forwarded(Obj::new(node, &shapes::FORWARDED), tls.as_ref(), out));
+            let forward_auth = obj.get("forward_auth").map(|node| trusted(Obj::new(node, &shapes::FORWARD_AUTH), out));
+            if redirect_to_https && forward_auth.is_some() {
+                out.clash(
+                    obj.place_of_key("forward_auth"),
+                    "a listener that redirects every request answers no questions",
+                    (obj.place_of_key("redirect_to_https"), "`redirect_to_https` of the same listener"),
+                );
+            }
+            listeners.push(Listener { name, bind, tls, redirect_to_https, proxy_protocol, forwarded, forward_auth });
         }
         let admin = self.main.object("admin", &shapes::ADMIN);
         if let Some(node) = admin.get("bind") {
@@ -95,11 +108,36 @@ impl<'a> Serving<'a> {
         Tls { certificates, client_ca, client_crl, ask_certificate: AskCertificate { except } }
     }
 
-    fn all(&mut self, obj: Obj<'a>, key: &str, holds: Holds, out: &mut Findings) -> Vec<PathBuf> {
+    fn forwarded(&mut self, obj: Obj<'a>, tls: Option<&Tls>, out: &mut Findings) -> Forwarded {
+        let mut client_ca = self.all(obj, "client_ca", Holds::Certificates, out);
+        let mut client_crl = self.all(obj, "client_crl", Holds::RevocationList, out);
+        if obj.get("client_ca").is_none() {
+            if obj.get("client_crl").is_some() {
+                out.error(
+                    obj.place_of_key("client_crl"),
+                    "`client_crl` without a `client_ca`: the lists belong to CAs that are named with them",
+                );
+            }
+            client_ca = tls.map(|tls| tls.client_ca.clone()).unwrap_or_default();
+            client_crl = tls.map(|tls| tls.client_crl.clone()).unwrap_or_default();
+        }
+        Forwarded { trusted: trusted(obj, out), client_ca, client_crl }
+    }
+
+    pub fn assertion(&self) -> Assertion {
+        let obj = self.main.object("assertion", &shapes::ASSERTION);
+        Assertion {
+            issuer: obj.text("issuer").unwrap_or_default().to_owned(),
+            keys: self.folder.join(obj.text("keys").unwrap_or_default()),
+            rotate: obj.duration("rotate"),
+        }
+    }
+
+    pub fn all(&mut self, obj: Obj<'a>, key: &str, holds: Holds, out: &mut Findings) -> Vec<PathBuf> {
         obj.items(key).iter().filter_map(|node| self.file(Some(node), holds, out)).collect()
     }
 
-    fn file(&mut self, node: Option<&Node>, holds: Holds, out: &mut Findings) -> Option<PathBuf> {
+    pub fn file(&mut self, node: Option<&Node>, holds: Holds, out: &mut Findings) -> Option<PathBuf> {
         let Some((node, text)) = node.and_then(|node| Some((node, node.text()?))) else { return out.left_out() };
         let path = self.folder.join(text);
         self.files.push(NamedFile { path: path.clone(), holds, place: node.place });
@@ -224,6 +262,24 @@ fn memory(fingerprints: Obj<'_>) -> Memory {
         },
         census: Census { entries: census.count("entries"), keep: census.duration("keep") },
     }
+}
+
+/// The networks of `trusted`. All of the internet is an error: then anybody could say who they are.
+fn trusted(obj: Obj<'_>, out: &mut Findings) -> Vec<IpNet> {
+    let mut networks: Vec<IpNet> = Vec::new();
+    for node in obj.items("trusted") {
+        let Some(text) = node.text() else { return out.left_out().unwrap_or_default() };
+        match units::network(text) {
+            Ok(network) if network.prefix_len() == 0 => out.error(
+                node.place,
+                format!("found {}, expected the addresses of proxies that are yours: here anybody could speak for anybody", node.found()),
+            ),
+            Ok(network) if networks.contains(&network) => out.warn(node.place, format!("{} stands twice", node.found())),
+            Ok(network) => networks.push(network),
+            Err(why) => out.error(node.place, format!("found {}, {why}", node.found())),
+        }
+    }
+    networks
 }
 
 /// An address to listen on; the same one twice cannot work. Port 0 is any free port and can stand more than once.

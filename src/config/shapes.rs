@@ -2,9 +2,11 @@
 
 mod fingerprints;
 mod policy;
+mod upstream;
 
 pub use self::fingerprints::{BASELINE, CENSUS, FINGERPRINTS, NETWORK};
 pub use self::policy::{DELEGATION, EXCEPTION, EXPECTED, GUARDRAIL, LADDER, PATHS, RESTRICTION, TEST};
+pub use self::upstream::{ASSERTION, EJECTION, FORWARD_AUTH, FORWARDED, HEALTH, PATH, PROXY_PROTOCOL, TIMEOUTS, UPSTREAM, UPSTREAM_TLS};
 use super::shape::Kind::{Apps, Condition, Count, CountOr, Duration, Flag, List, Map, Name, Size, Some, Text, Word};
 use super::shape::Need::{Absent, Default, Required};
 use super::shape::{Key, Kind, Need, Shape};
@@ -91,6 +93,12 @@ pub static ROOT: Shape = Shape {
             "What is overlooked for a while, for one device or tag. Each ends by itself.",
         ),
         key("apps", Some(&Kind::Shape(&APP)), Required, "What stands behind the proxy."),
+        key(
+            "assertion",
+            Kind::Shape(&ASSERTION),
+            Absent("the defaults of its keys"),
+            "Who signs the JWT that apps with `assertion: true` receive.",
+        ),
         key("tests", List(&Kind::Shape(&TEST)), Absent("none"), "What the policy must decide: `vestibule check` tries each."),
         key("policy_dir", Text("folder"), Absent("no owners' files"), "Every `*.yaml` in this folder, by name, is an owner's file."),
     ],
@@ -108,6 +116,24 @@ pub static LISTENER: Shape = Shape {
             Flag,
             Default("false"),
             "Answer every request with a redirect to the same host and path over HTTPS. Not with `tls`.",
+        ),
+        key(
+            "proxy_protocol",
+            Kind::Shape(&PROXY_PROTOCOL),
+            Absent("off: a PROXY protocol header is a malformed request"),
+            "Balancers that begin each connection with a PROXY protocol header, version 1 or 2.",
+        ),
+        key(
+            "forwarded",
+            Kind::Shape(&FORWARDED),
+            Absent("nobody is believed: what clients send in these fields is removed"),
+            "Proxies in front whose `X-Forwarded-*`, `Forwarded`, `X-Request-Id` and `Client-Cert` are believed.",
+        ),
+        key(
+            "forward_auth",
+            Kind::Shape(&FORWARD_AUTH),
+            Absent("the listener carries requests to apps"),
+            "The listener answers proxies that ask whether to carry a request: nginx `auth_request`, Traefik and Caddy forward auth, Envoy ext_authz over HTTP. It carries none itself.",
         ),
     ],
 };
@@ -401,6 +427,30 @@ macro_rules! app_keys {
                  (`docs/fingerprints.md` lists them). A client's own are removed in any case. `fingerproxy` has JA3 computed for all connections.",
             ),
             key(
+                "assertion",
+                Flag,
+                Default("false"),
+                "`true`: the app receives `Vestibule-Jwt-Assertion`, a signed JWT of who asks and what was decided (`docs/apps.md`).",
+            ),
+            key(
+                "client_cert",
+                Flag,
+                Default("false"),
+                "`true`: the app receives the device's certificate in `Client-Cert` (RFC 9440), where it is valid.",
+            ),
+            key(
+                "request_trailers",
+                Word(&["drop", "pass"]),
+                Default("drop"),
+                "Trailers of requests. `pass`: those that are not ours to set, name no framing and are no identity; danger if the app takes a trailer for a header.",
+            ),
+            key(
+                "upgrades",
+                List(&Text("protocol")),
+                Absent("`[websocket]`"),
+                "Protocols that a request may switch to, `websocket` for instance; an empty list permits none. What flows after the switch is seen by no rule.",
+            ),
+            key(
                 "mode",
                 MODE,
                 Default("enforce"),
@@ -427,58 +477,6 @@ pub static OWNED_APP: Shape = Shape {
     doc: "An app in an owner's file: as in the main file, with the owner given. It may share a host with apps of this owner's files only: a longer `path_prefix` \
           would take paths from another app and its rules.",
     keys: app_keys!(key("owner", Name, Absent("the file's owner"), "The file's owner; naming another is an error.")),
-};
-
-pub static UPSTREAM: Shape = Shape {
-    name: "upstream",
-    doc: "",
-    keys: &[
-        key("servers", Some(&Text("server URL")), Required, "`http://host:port`."),
-        key(
-            "host",
-            Text("host"),
-            Default("keep"),
-            "The Host that the app receives: `keep` is the client's, `server` the server's, or a name.",
-        ),
-        key("balance", Word(&["round_robin"]), Default("round_robin"), "How servers are chosen."),
-        key("timeouts", Kind::Shape(&TIMEOUTS), Absent("the defaults of its keys"), "How long the app may take."),
-    ],
-};
-
-pub static TIMEOUTS: Shape = Shape {
-    name: "timeouts",
-    doc: "",
-    keys: &[
-        key("connect", Duration("1ms", "5m"), Default("2s"), "To connect, and to wait for a free connection."),
-        key("response", Duration("1ms", "24h"), Default("30s"), "From the request's last byte to the response's head; then 504."),
-        key(
-            "idle",
-            Duration("1ms", "24h"),
-            Default("60s"),
-            "A body, either way, that stands still; and how long an unused connection is kept.",
-        ),
-    ],
-};
-
-pub static PATH: Shape = Shape {
-    name: "path",
-    doc: "The same path means the same to policy and app. Keeping what is rejected by default is for apps that need it, and that read it as the \
-          policy does: an app that decodes or strips what the rules did not see can be reached past them.",
-    keys: &[
-        key(
-            "encoded_slash",
-            Word(&["reject", "keep"]),
-            Default("reject"),
-            "`%2F`. `keep`: rules see it encoded; danger if the app decodes it. `%5C` is refused in any case.",
-        ),
-        key(
-            "parameters",
-            Word(&["reject", "keep"]),
-            Default("reject"),
-            "`;jsessionid=...`. `keep`: danger if the app strips parameters before it routes.",
-        ),
-        key("slashes", Word(&["merge", "keep"]), Default("merge"), "`//`. `keep`: danger if the app merges slashes itself."),
-    ],
 };
 
 pub static RULE: Shape = Shape {
@@ -526,6 +524,9 @@ pub static OWNER_RULE: Shape = Shape {
 pub static ALL: &[&Shape] = &[
     &ROOT,
     &LISTENER,
+    &PROXY_PROTOCOL,
+    &FORWARDED,
+    &FORWARD_AUTH,
     &TLS,
     &CERTIFICATE,
     &ASK_CERTIFICATE,
@@ -552,8 +553,12 @@ pub static ALL: &[&Shape] = &[
     &GUARDRAIL,
     &DELEGATION,
     &EXCEPTION,
+    &ASSERTION,
     &APP,
     &UPSTREAM,
+    &UPSTREAM_TLS,
+    &HEALTH,
+    &EJECTION,
     &TIMEOUTS,
     &PATH,
     &RULE,

@@ -1,11 +1,13 @@
 //! The configuration as the program uses it: every path absolute, every default filled in.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use ipnet::IpNet;
 
 use crate::fingerprint::Known;
 use crate::model::{Effect, Host};
@@ -27,6 +29,7 @@ pub struct Configuration {
     pub store: Store,
     pub decision_log: Option<DecisionLog>,
     pub fingerprints: Fingerprints,
+    pub assertion: Assertion,
     /// The table of known signatures, the operator's rows included.
     pub known: Arc<Known>,
     pub policy: Draft,
@@ -72,6 +75,33 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Every request is answered with a redirect to the same host and path over HTTPS. Never together with `tls`.
     pub redirect_to_https: bool,
+    /// Whose connections begin with a PROXY protocol header, and who alone may connect. `None`: off.
+    pub proxy_protocol: Option<Vec<IpNet>>,
+    /// `None`: nobody is believed.
+    pub forwarded: Option<Forwarded>,
+    /// The proxies that ask whether to carry a request. `None`: the listener carries requests itself.
+    pub forward_auth: Option<Vec<IpNet>>,
+}
+
+/// Proxies in front that speak for the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// At least one.
+    pub trusted: Vec<IpNet>,
+    /// CAs and CRLs of certificates in `Client-Cert`; the listener's own where it says none. Without a CA the field is not read.
+    pub client_ca: Vec<PathBuf>,
+    pub client_crl: Vec<PathBuf>,
+}
+
+/// Who signs assertions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assertion {
+    /// The claim `iss`.
+    pub issuer: String,
+    /// The folder of signing keys.
+    pub keys: PathBuf,
+    /// How long a key signs.
+    pub rotate: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +114,7 @@ pub struct Tls {
     pub ask_certificate: AskCertificate,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CertificateFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
@@ -232,6 +262,14 @@ pub struct Route {
     pub upstream: Upstream,
     pub path: PathOptions,
     pub fingerprint_headers: FingerprintHeaders,
+    /// The app receives `Vestibule-Jwt-Assertion`.
+    pub assertion: bool,
+    /// The app receives `Client-Cert`.
+    pub client_cert: bool,
+    /// Trailers of requests pass on.
+    pub request_trailers: bool,
+    /// What a request may switch to, in lower case: `websocket`.
+    pub upgrades: Vec<String>,
 }
 
 /// Whose names the headers have that tell an app what its client's connection shows.
@@ -248,19 +286,70 @@ pub enum FingerprintHeaders {
 pub struct Upstream {
     /// At least one.
     pub servers: Vec<Server>,
+    pub protocol: Protocol,
+    pub tls: UpstreamTls,
+    pub proxy_protocol: ProxyProtocol,
     pub host: HostHeader,
     pub balance: Balance,
+    /// `None`: no active checks.
+    pub health: Option<Health>,
+    pub ejection: Ejection,
+    /// Zero: a server that comes back takes its whole share at once.
+    pub slow_start: Duration,
+    /// Names are looked up again after this.
+    pub resolve_every: Duration,
     pub timeouts: Timeouts,
 }
 
-/// An app's server: `http://host:port`.
+/// An app's server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
     /// As written, for metrics and logs.
     pub url: Arc<str>,
-    /// Name or address (without brackets), resolved when connecting.
-    pub host: String,
-    pub port: u16,
+    /// `https://`.
+    pub tls: bool,
+    pub at: At,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum At {
+    Tcp {
+        /// Name or address (without brackets), resolved when connecting.
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
+
+/// What an app's servers speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// HTTP/2 over TLS.
+    H2,
+    /// HTTP/2 without TLS, by prior knowledge.
+    H2c,
+}
+
+/// How `https://` servers are verified; always.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UpstreamTls {
+    /// Empty: the system's.
+    pub ca: Vec<PathBuf>,
+    /// `None`: the host of each server's URL.
+    pub server_name: Option<Host>,
+    pub certificate: Option<CertificateFiles>,
+}
+
+/// The header that begins a connection to an app.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    #[default]
+    Off,
+    V1,
+    V2,
 }
 
 /// The Host that the app receives.
@@ -271,9 +360,35 @@ pub enum HostHeader {
     Name(String),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
+    #[default]
     RoundRobin,
+    LeastRequests,
+    /// By device, or peer address where there is none.
+    Hash,
+}
+
+/// Active checks of each server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// A canonical path, with its query.
+    pub path: String,
+    pub every: Duration,
+    pub timeout: Duration,
+    /// Codes of a healthy server.
+    pub status: Vec<RangeInclusive<u16>>,
+    pub rise: u32,
+    pub fall: u32,
+}
+
+/// What requests show of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ejection {
+    /// In a row. 0: never.
+    pub failures: u32,
+    /// The first time; doubled each further time.
+    pub time: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,4 +399,6 @@ pub struct Timeouts {
     pub response: Duration,
     /// A body, either way, that stands still; and how long an unused upstream connection is kept. 60 s.
     pub idle: Duration,
+    /// An upgraded connection on which nothing moves. 1 h.
+    pub tunnel: Duration,
 }

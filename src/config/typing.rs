@@ -90,6 +90,7 @@ impl Parsed {
         let limits = serving.limits(out);
         let decision_log = serving.decision_log(out);
         let mut fingerprints = serving.fingerprints(out);
+        let assertion = serving.assertion();
         let time_zone = grants::time_zone(main, out);
         let delegations = grants::delegations(main, &names, out);
         let granted = Granted::new(&delegations);
@@ -111,7 +112,7 @@ impl Parsed {
             apps: Vec::new(),
             layers: Vec::new(),
         };
-        let (apps, routes, hosts) = apps::apps(&names, out);
+        let (apps, routes, hosts) = apps::apps(&names, &mut serving, out);
         // A connection's JA3 is computed before it is known which app it is for.
         fingerprints.ja3 |= routes.iter().any(|route| route.fingerprint_headers == FingerprintHeaders::Fingerproxy);
         let layers = owned.iter().flat_map(|file| apps::layers(*file, &granted, &names, out)).collect();
@@ -144,6 +145,7 @@ impl Parsed {
             store,
             decision_log,
             fingerprints,
+            assertion,
             known: signatures::builtin_alone(),
             tests,
             policy,

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,7 +18,8 @@ use super::body::RequestBody;
 use super::driven::Driven;
 use super::io::{Felt, Pulse};
 use super::timer::Timer;
-use crate::config;
+use super::upstreams::Reach;
+use crate::config::At;
 
 /// Of a response's head, status line and all; hyper's own cap on fields is 100.
 const RESPONSE_HEAD: usize = 64 * 1024;
@@ -58,10 +59,9 @@ pub(super) struct Caps {
 
 #[derive(Debug)]
 pub(super) struct Server {
-    host: String,
-    port: u16,
-    /// When `host` is an address: no look-up, no thread.
-    address: Option<IpAddr>,
+    reach: Reach,
+    /// When its host is an address: no look-up, no thread.
+    address: Option<SocketAddr>,
     caps: Cell<Caps>,
     up: RefCell<Arc<UpFlag>>,
     /// The last returned is on top and the first used: the others age until they are not needed.
@@ -137,11 +137,14 @@ impl Conn {
 }
 
 impl Server {
-    pub(super) fn new(server: &config::Server, caps: Caps, up: Arc<UpFlag>) -> Rc<Self> {
+    pub(super) fn new(reach: Reach, caps: Caps, up: Arc<UpFlag>) -> Rc<Self> {
+        let address = match &reach.at {
+            At::Tcp { host, port } => host.parse().ok().map(|host| SocketAddr::new(host, *port)),
+            At::Unix(_) => None,
+        };
         Rc::new(Self {
-            host: server.host.clone(),
-            port: server.port,
-            address: server.host.parse().ok(),
+            reach,
+            address,
             caps: Cell::new(caps),
             up: RefCell::new(up),
             idle: RefCell::default(),
@@ -211,10 +214,11 @@ impl Server {
     }
 
     async fn dial(&self) -> io::Result<TcpStream> {
-        let stream = match self.address {
-            Some(address) => TcpStream::connect(SocketAddr::new(address, self.port)).await?,
+        let stream = match (self.address, &self.reach.at) {
+            (Some(address), _) => TcpStream::connect(address).await?,
             // Tries each address of the name in turn.
-            None => TcpStream::connect((self.host.as_str(), self.port)).await?,
+            (None, At::Tcp { host, port }) => TcpStream::connect((host.as_str(), *port)).await?,
+            (None, At::Unix(_)) => return Err(io::Error::from(io::ErrorKind::Unsupported)),
         };
         stream.set_nodelay(true)?;
         Ok(stream)

@@ -10,13 +10,13 @@ use http::HeaderValue;
 use smallvec::SmallVec;
 
 use super::pool::{Caps, Server, UpFlag};
-use crate::config::{HostHeader, Limits, Route, Timeouts};
+use crate::config::{self, At, HostHeader, Limits, Protocol, ProxyProtocol, Route, Timeouts, UpstreamTls};
 use crate::policy::AppId;
 
 /// Whether each server took the last connection that any worker tried, for `vestibule_upstream_up`. One for the process and configuration.
 #[derive(Debug)]
 pub struct Up {
-    flags: HashMap<(String, u16), Arc<UpFlag>>,
+    flags: HashMap<Reach, Arc<UpFlag>>,
     servers: Vec<(Arc<str>, Arc<str>, Arc<UpFlag>)>,
 }
 
@@ -35,12 +35,12 @@ impl Up {
         self.servers.iter().map(|(app, server, flag)| (app, server, flag.get()))
     }
 
-    fn build(routes: &[Route], known: &HashMap<(String, u16), Arc<UpFlag>>) -> Arc<Self> {
+    fn build(routes: &[Route], known: &HashMap<Reach, Arc<UpFlag>>) -> Arc<Self> {
         let mut flags = HashMap::new();
         let mut servers = Vec::new();
         for route in routes {
             for server in &route.upstream.servers {
-                let key = (server.host.clone(), server.port);
+                let key = Reach::of(route, server);
                 let flag = flags.entry(key).or_insert_with_key(|key| known.get(key).cloned().unwrap_or_default());
                 servers.push((Arc::clone(&route.app), Arc::clone(&server.url), Arc::clone(flag)));
             }
@@ -48,8 +48,30 @@ impl Up {
         Arc::new(Self { flags, servers })
     }
 
-    fn flag(&self, host: &str, port: u16) -> Arc<UpFlag> {
-        self.flags.get(&(host.to_owned(), port)).cloned().unwrap_or_default()
+    fn flag(&self, reach: &Reach) -> Arc<UpFlag> {
+        self.flags.get(reach).cloned().unwrap_or_default()
+    }
+}
+
+/// How a server is reached: what shares connections and health. Apps that reach a server in the same way share both.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Reach {
+    pub(super) at: At,
+    /// `None`: without TLS.
+    pub(super) tls: Option<UpstreamTls>,
+    pub(super) protocol: Protocol,
+    pub(super) proxy_protocol: ProxyProtocol,
+}
+
+impl Reach {
+    fn of(route: &Route, server: &config::Server) -> Self {
+        let upstream = &route.upstream;
+        Self {
+            at: server.at.clone(),
+            tls: server.tls.then(|| upstream.tls.clone()),
+            protocol: upstream.protocol,
+            proxy_protocol: upstream.proxy_protocol,
+        }
     }
 }
 
@@ -59,7 +81,7 @@ pub struct Upstreams {
     /// By `AppId`.
     apps: Vec<App>,
     /// Apps that name the same server share its connections.
-    servers: HashMap<(String, u16), Rc<Server>>,
+    servers: HashMap<Reach, Rc<Server>>,
     /// Bytes of a request's body, where the app's restrictions say no less.
     pub(super) body_size: Option<u64>,
 }
@@ -89,26 +111,26 @@ impl Upstreams {
         Self::build(routes, limits, up, &self.servers)
     }
 
-    fn build(routes: &[Route], limits: &Limits, up: &Up, known: &HashMap<(String, u16), Rc<Server>>) -> Self {
+    fn build(routes: &[Route], limits: &Limits, up: &Up, known: &HashMap<Reach, Rc<Server>>) -> Self {
         let caps = Caps { idle: limits.upstream_idle, open: limits.upstream_connections, max_age: limits.upstream_max_age };
-        let mut servers: HashMap<(String, u16), Rc<Server>> = HashMap::new();
-        let mut target = |server: &crate::config::Server, host: &HostHeader| {
-            let entry = servers.entry((server.host.clone(), server.port)).or_insert_with_key(|key| {
-                let up = up.flag(&server.host, server.port);
+        let mut servers: HashMap<Reach, Rc<Server>> = HashMap::new();
+        let mut target = |server: &config::Server, route: &Route| {
+            let entry = servers.entry(Reach::of(route, server)).or_insert_with_key(|key| {
+                let up = up.flag(key);
                 match known.get(key) {
                     Some(kept) => {
                         kept.renew(caps, up);
                         Rc::clone(kept)
                     }
-                    None => Server::new(server, caps, up),
+                    None => Server::new(key.clone(), caps, up),
                 }
             });
-            Target { server: Rc::clone(entry), host: host_field(host, server) }
+            Target { server: Rc::clone(entry), host: host_field(&route.upstream.host, server) }
         };
         let apps = routes
             .iter()
             .map(|route| App {
-                servers: route.upstream.servers.iter().map(|server| target(server, &route.upstream.host)).collect(),
+                servers: route.upstream.servers.iter().map(|server| target(server, route)).collect(),
                 // Workers that all begin with the first server would load it in step.
                 next: Cell::new(fastrand::usize(..=0xffff)),
                 timeouts: route.upstream.timeouts,
@@ -123,12 +145,17 @@ impl Upstreams {
 
     #[cfg(test)]
     pub(super) fn server(&self, host: &str, port: u16) -> &Rc<Server> {
-        &self.servers[&(host.to_owned(), port)]
+        let at = At::Tcp { host: host.to_owned(), port };
+        self.servers.iter().find(|(reach, _)| reach.at == at).map(|(_, server)| server).unwrap()
     }
 
     #[cfg(test)]
     pub(super) fn server_ports(&self) -> Vec<u16> {
-        self.servers.keys().map(|(_, port)| *port).collect()
+        let ports = self.servers.keys().filter_map(|reach| match reach.at {
+            At::Tcp { port, .. } => Some(port),
+            At::Unix(_) => None,
+        });
+        ports.collect()
     }
 }
 
@@ -146,13 +173,15 @@ impl App {
     }
 }
 
-fn host_field(host: &HostHeader, server: &crate::config::Server) -> Option<HeaderValue> {
-    let text = match host {
-        HostHeader::Keep => return None,
-        HostHeader::Name(name) => name.clone(),
-        HostHeader::Server => {
-            let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
-            if server.port == 80 { host } else { format!("{host}:{}", server.port) }
+fn host_field(host: &HostHeader, server: &config::Server) -> Option<HeaderValue> {
+    let text = match (host, &server.at) {
+        (HostHeader::Keep, _) => return None,
+        (HostHeader::Name(name), _) => name.clone(),
+        (HostHeader::Server, At::Unix(_)) => "localhost".to_owned(),
+        (HostHeader::Server, At::Tcp { host, port }) => {
+            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            let default = if server.tls { 443 } else { 80 };
+            if *port == default { host } else { format!("{host}:{port}") }
         }
     };
     HeaderValue::try_from(text).ok()

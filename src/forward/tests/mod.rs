@@ -24,7 +24,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::{Body, Bounds, Client, Ended, Failure, Identity, Order, Up, Upstreams, send};
 use crate::config::FingerprintHeaders;
-use crate::config::{Balance, HostHeader, Limits, Route, Server, Timeouts, Upstream};
+use crate::config::{At, Balance, Ejection, HostHeader, Limits, Protocol, ProxyProtocol, Route, Server, Timeouts, Upstream, UpstreamTls};
 use crate::model::{Effect, Mode};
 use crate::policy::{AppId, ClassId, Decision, Merged, Outcome, OwnerId, Permit, ReasonId, ReasonList, RestrictionSet, RuleRef, TierId};
 use crate::request;
@@ -133,14 +133,35 @@ struct Setup {
 impl Setup {
     fn of(apps: &[&App]) -> Self {
         let servers = apps.iter().map(|app| server(app.address)).collect();
-        let timeouts = Timeouts { connect: Duration::from_secs(5), response: Duration::from_secs(10), idle: Duration::from_secs(10) };
-        let upstream = Upstream { servers, host: HostHeader::Keep, balance: Balance::RoundRobin, timeouts };
+        let timeouts = Timeouts {
+            connect: Duration::from_secs(5),
+            response: Duration::from_secs(10),
+            idle: Duration::from_secs(10),
+            tunnel: Duration::from_secs(10),
+        };
+        let upstream = Upstream {
+            servers,
+            protocol: Protocol::Http1,
+            tls: UpstreamTls::default(),
+            proxy_protocol: ProxyProtocol::Off,
+            host: HostHeader::Keep,
+            balance: Balance::RoundRobin,
+            health: None,
+            ejection: Ejection { failures: 0, time: Duration::from_secs(10) },
+            slow_start: Duration::ZERO,
+            resolve_every: Duration::from_secs(30),
+            timeouts,
+        };
         Self {
             routes: vec![Route {
                 app: "wiki".into(),
                 upstream,
                 path: request::PathOptions::STRICT,
                 fingerprint_headers: FingerprintHeaders::None,
+                assertion: false,
+                client_cert: false,
+                request_trailers: false,
+                upgrades: vec!["websocket".into()],
             }],
             limits: limits(),
             merged: Merged::default(),
@@ -282,7 +303,7 @@ fn permit(merged: Merged) -> Permit {
 }
 
 fn server(address: SocketAddr) -> Server {
-    Server { url: format!("http://{address}").into(), host: address.ip().to_string(), port: address.port() }
+    Server { url: format!("http://{address}").into(), tls: false, at: At::Tcp { host: address.ip().to_string(), port: address.port() } }
 }
 
 fn limits() -> Limits {

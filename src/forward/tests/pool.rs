@@ -191,7 +191,7 @@ fn a_name_is_resolved() {
     worker(async {
         let (app, _) = App::recording().await;
         let mut way = Setup::of(&[&app]);
-        way.routes[0].upstream.servers[0].host = "localhost".into();
+        way.routes[0].upstream.servers[0].at = At::Tcp { host: "localhost".into(), port: app.address.port() };
         assert!(way.start().await.get().await.ends_with("ok"));
     });
 }
