@@ -126,7 +126,7 @@ async fn secure(setup: &Setup, mut stream: TcpStream, rules: &Rules, conn: &mut 
         conn.chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         conn.served = Some(Arc::clone(chosen.names));
         conn.spared = chosen.spared;
-        Ok(tls)
+        Ok(Box::new(tls))
     };
     tokio::time::timeout(rules.limits.handshake, handshake).await.unwrap_or(Err(NoTls::Late))
 }
@@ -175,7 +175,8 @@ impl Below<Secured> {
     const TLS: Self = Self { idle: Some(|tls| tls.get_ref().0.idle()), still: Some(is_still), reset: None };
 }
 
-type Secured = TlsStream<Replayed<TcpStream>>;
+/// Boxed: it is handed on a dozen times, and is more than a kilobyte.
+type Secured = Box<TlsStream<Replayed<TcpStream>>>;
 
 /// Whether there is nothing to read: no bytes that rustls has decrypted, and none that it could decrypt.
 fn is_still(tls: &Secured, cx: &mut Context<'_>) -> bool {
