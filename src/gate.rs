@@ -3,6 +3,7 @@
 mod answer;
 mod ask;
 mod conn;
+mod front;
 pub mod memo;
 mod middlebox;
 mod notice;
@@ -24,6 +25,7 @@ use self::answer::{blocked, page, send, turn_away};
 pub use self::ask::{Ask, Unasked};
 use self::conn::Known;
 pub use self::conn::{Conn, Door};
+pub use self::front::{Behind, Believed, Front};
 use self::memo::{Question, Ruling};
 pub use self::middlebox::Middleboxes;
 use self::restrict::restrict;
@@ -54,6 +56,8 @@ pub struct Rules {
     pub middleboxes: Arc<Middleboxes>,
     /// By listener.
     pub trust: HashMap<Arc<str>, Arc<ClientTrust>>,
+    /// By listener.
+    pub believed: HashMap<Arc<str>, Arc<Believed>>,
     pub posture: Arc<Posture>,
     pub memory: Arc<Memory>,
     pub rates: Arc<Rates>,
@@ -99,6 +103,8 @@ impl Core {
 /// A request from its head to the head of its answer. Nothing is sent to an app but by a permit, and nothing is counted or logged but by `finish`.
 pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body> {
     let house = conn.core.house(); // per request: a reload binds live connections
+    let spoken_for = conn.spoken_for(&house, request.headers()); // per request: a proxy in front speaks for many
+    let conn = spoken_for.as_ref().unwrap_or(conn);
     let mut visit = conn.core.desk.begin(); // dropped unfinished: counted as 499
     let answer = match Ask::read(&request, conn, &house, &mut visit) {
         Err(unasked) => turn_away(conn, &house, request, &unasked, &mut visit),
@@ -147,7 +153,7 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
     let (claims, claimed) = conn.claims(request.headers());
     let drift = conn.drifts(house, &known, ask.app, (now, began));
     let (sight, sighted) = conn.sight(house, &known, (&claims, claimed), drift, visit.started());
-    let Known { standing, serial, zone } = known;
+    let Known { standing, serial, zone, certified } = known;
     let question = Question {
         app: ask.app,
         rules: rules.serial,
@@ -185,6 +191,9 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
     let mut identity = identity(&rules.policy, &decision, &standing);
     if let Some(route) = rules.routes.get(ask.app.index()) {
         identity.fingerprints = fingerprints(route.fingerprint_headers, &conn.wire, conn.opening(), &sight);
+        if route.client_cert && certified {
+            identity.certificate = conn.certificate().to_vec();
+        }
     }
     let told = Told::of(&rules.policy, &decision, &standing, now);
     let features = decision.done.restrictions.iter().flat_map(|id| &rules.policy.restriction(id).permissions_policy);

@@ -22,9 +22,9 @@ use self::history::{Historian, How};
 use self::office::Office;
 use self::worker::{Command, Worker};
 use crate::config::{self, Configuration, Listener, Report, Texts};
-use crate::edge::{self, Crowd, Entrance, Entrances, Setup, TlsError};
+use crate::edge::{self, Crowd, Entrance, Entrances, Setup, TlsError, Vouching};
 use crate::forward::{Rates, Up};
-use crate::gate::{Door, Middleboxes, Rules};
+use crate::gate::{Believed, Door, Middleboxes, Rules};
 use crate::policy::Policy;
 use crate::policy::draft::Exception;
 use crate::posture::{self, Memory, Posture};
@@ -437,6 +437,10 @@ fn rules(configuration: &Configuration, entrances: &Entrances, (posture, memory,
         known: Arc::clone(&configuration.known),
         middleboxes,
         trust: trust.collect(),
+        believed: entrances
+            .iter()
+            .filter_map(|(name, entrance)| Some((Arc::clone(name), Arc::clone(entrance.believed.as_ref()?))))
+            .collect(),
         posture,
         memory,
         rates,
@@ -456,7 +460,16 @@ fn entrances(configuration: &Configuration, before: &Entrances) -> Result<Entran
         };
         let redirect_port = listener.redirect_to_https.then_some(https);
         let door = Arc::new(Door { listener: Arc::clone(&name), https: tls.is_some(), redirect_port });
-        Ok((name, Arc::new(Entrance { door, tls })))
+        let balancers = listener.proxy_protocol.as_deref().map(Arc::from);
+        let believed = match &listener.forwarded {
+            Some(forwarded) => {
+                let Vouching { trust, expiries } =
+                    Vouching::load(forwarded).map_err(|source| Error::Tls { listener: listener.name.clone(), source })?;
+                Some(Arc::new(Believed { trusted: forwarded.trusted.clone(), trust, expiries }))
+            }
+            None => None,
+        };
+        Ok((name, Arc::new(Entrance { door, tls, balancers, believed })))
     };
     configuration.listeners.iter().map(entrance).collect()
 }
@@ -499,7 +512,9 @@ fn files(configuration: &Configuration) -> Vec<PathBuf> {
         pairs.chain(tls.client_ca.iter().cloned()).chain(tls.client_crl.iter().cloned())
     });
     let known = configuration.fingerprints.known.iter();
-    configuration.files.iter().chain(&configuration.policy_dir).chain(known).cloned().chain(of_tls).collect()
+    let forwarded = configuration.listeners.iter().filter_map(|listener| listener.forwarded.as_ref());
+    let vouched = forwarded.flat_map(|forwarded| forwarded.client_ca.iter().chain(&forwarded.client_crl));
+    configuration.files.iter().chain(&configuration.policy_dir).chain(known).chain(vouched).cloned().chain(of_tls).collect()
 }
 
 fn sources(configuration: &Configuration) -> Vec<(&str, std::time::Duration)> {
@@ -508,7 +523,9 @@ fn sources(configuration: &Configuration) -> Vec<(&str, std::time::Duration)> {
 
 #[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
 fn expiries(entrances: &Entrances) -> Vec<(Vec<String>, f64)> {
-    let all = entrances.values().filter_map(|entrance| entrance.tls.as_ref()).flat_map(|tls| tls.expiries.iter().cloned());
+    let of_tls = entrances.values().filter_map(|entrance| entrance.tls.as_ref()).flat_map(|tls| &tls.expiries);
+    let vouched = entrances.values().filter_map(|entrance| entrance.believed.as_ref()).flat_map(|believed| &believed.expiries);
+    let all = of_tls.chain(vouched).cloned();
     let by_name: HashMap<String, i64> = all.fold(HashMap::new(), |mut known, (name, ends)| {
         known.entry(name).and_modify(|known| *known = ends.min(*known)).or_insert(ends);
         known

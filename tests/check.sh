@@ -32,12 +32,12 @@ step() { # step NAME COMMAND...
 
 # What the checks call, and the package that has it.
 programs=(
-    curl=curl openssl=openssl python3=python3 chromium=chromium nginx=nginx-light
+    curl=curl openssl=openssl python3=python3 chromium=chromium nginx=nginx-light haproxy=haproxy
     firefox-esr=firefox-esr wget=wget node=nodejs java=openjdk-17-jdk-headless javac=openjdk-17-jdk-headless
     gcc=gcc git=git shellcheck=shellcheck ip=iproute2
 )
 # The real clients and servers that the tests drive. A test that drives one leaves a mark; without its mark the run fails.
-driven=(curl openssl python3 chromium nginx firefox-esr wget node java)
+driven=(curl openssl python3 chromium nginx haproxy firefox-esr wget node java)
 
 rust_components() {
     if cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1; then return 0; fi

@@ -20,13 +20,14 @@ use vestibule::model::{
 use vestibule::policy::{Given, Http, Inputs, Policy};
 use vestibule::request;
 
-const EXAMPLES: [&str; 7] = [
+const EXAMPLES: [&str; 8] = [
     "observe-first.yaml",
     "four-classes.yaml",
     "contractors.yaml",
     "kiosk-and-scanners.yaml",
     "lost-device.yaml",
     "high-security.yaml",
+    "behind-a-balancer.yaml",
     "line-of-business/vestibule.yaml",
 ];
 
@@ -224,6 +225,16 @@ fn observe_first_changes_nothing_but_what_is_enforced() {
     assert_eq!(decided(laptop(true).when("2030-12-15T10:00:00Z")), "forward []");
     let lost = |device: &mut Device| device.state = DeviceState::Lost;
     assert_eq!(decided(Visit::of(lost, "mdm", &[])), "block []");
+}
+
+#[test]
+fn behind_a_balancer_the_clients_address_counts() {
+    let decided = |visit: Visit| visit.decided("behind-a-balancer.yaml", "wiki");
+    let phone = || Visit::of(|device| device.ownership = Some(Ownership::Personal), "mdm", &[("screen_lock", true)]);
+    assert_eq!(decided(Visit::of(corporate, "mdm", &[("screen_lock", true)])), "forward []");
+    assert_eq!(decided(Visit { peer: "10.1.2.3", ..phone() }), "restrict [read-only]");
+    assert_eq!(decided(Visit { peer: "10.0.5.2", ..phone() }), "block []", "that of the balancer says nothing");
+    assert_eq!(decided(Visit { peer: "10.1.2.3", ..Visit::stranger() }), "block []");
 }
 
 #[test]

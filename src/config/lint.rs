@@ -7,6 +7,7 @@ mod boxes;
 mod cover;
 mod domain;
 mod loose;
+mod peers;
 
 use std::collections::{HashMap, HashSet};
 
@@ -41,6 +42,7 @@ pub fn lint(whole: Whole<'_>, out: &mut Findings) {
     lint.layers(out);
     names(whole, out);
     loose::loose(whole, out);
+    peers::peers(whole, out);
 }
 
 struct Lint<'a> {

@@ -173,6 +173,7 @@ impl<'a> Serving<'a> {
             connections: obj.count("connections"),
             connections_per_peer: obj.count("connections_per_peer"),
             client_hello: bytes("client_hello"),
+            proxy_header: bytes("proxy_header"),
             body_size: obj.size("body_size"),
             drain: obj.duration("drain"),
             upstream_idle: obj.count("upstream_idle"),

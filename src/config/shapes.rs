@@ -106,7 +106,8 @@ pub static ROOT: Shape = Shape {
 
 pub static LISTENER: Shape = Shape {
     name: "listener",
-    doc: "Without `tls` it speaks plain HTTP: for a balancer in front that ends TLS, or to redirect. No device can prove itself there: all are `blind`.",
+    doc: "Without `tls` it speaks plain HTTP: for a balancer in front that ends TLS, or to redirect. No device can prove itself there, but by \
+          a `Client-Cert` of a trusted proxy (`forwarded`): else all are `blind`.",
     keys: &[
         key("name", Name, Required, "Names the listener in metrics and the decision log."),
         key("bind", Some(&Text("address")), Required, "Addresses with port, `0.0.0.0:8443` or `[::]:8443`."),
@@ -127,7 +128,7 @@ pub static LISTENER: Shape = Shape {
             "forwarded",
             Kind::Shape(&FORWARDED),
             Absent("nobody is believed: what clients send in these fields is removed"),
-            "Proxies in front whose `X-Forwarded-*`, `Forwarded`, `X-Request-Id` and `Client-Cert` are believed.",
+            "Proxies in front whose `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded`, `X-Request-Id` and `Client-Cert` are believed.",
         ),
         key(
             "forward_auth",
@@ -237,6 +238,12 @@ pub static LIMITS: Shape = Shape {
             Size("1KiB", "64KiB"),
             Default("16KiB"),
             "Bytes of a ClientHello. Larger: memory before a client has proved anything.",
+        ),
+        key(
+            "proxy_header",
+            Size("256", "64KiB"),
+            Default("4KiB"),
+            "Bytes of a PROXY protocol header of version 2. Larger: memory for each connection of a balancer that has not said whose it is.",
         ),
         key(
             "body_size",

@@ -152,6 +152,7 @@ pub struct Limits {
     pub connections_per_peer: usize,
     /// Bytes of a ClientHello. 16 KiB.
     pub client_hello: usize,
+    pub proxy_header: usize,
     /// Bytes of a request's body, unless the app's restrictions say less. None by default: unlimited.
     pub body_size: Option<u64>,
     /// How long a stopping proxy lets running requests finish. 30 s.

@@ -64,22 +64,67 @@ pub struct Entered {
     peer: IpAddr,
 }
 
+impl Entered {
+    /// The place is another's from now on.
+    ///
+    /// # Errors
+    /// When `most` connections of that peer are there already; the place stays where it was.
+    pub fn moves(&mut self, peer: IpAddr, most: usize) -> Result<(), Full> {
+        let peer = subscriber(peer);
+        if peer == self.peer {
+            return Ok(());
+        }
+        let mut counts = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_peer = counts.peers.entry(peer).or_default();
+        if *of_peer >= most {
+            return Err(Full::Peer);
+        }
+        *of_peer += 1;
+        counts.leave(self.peer);
+        self.peer = peer;
+        Ok(())
+    }
+}
+
+impl Counts {
+    fn leave(&mut self, peer: IpAddr) {
+        if let Some(of_peer) = self.peers.get_mut(&peer) {
+            *of_peer -= 1;
+            if *of_peer == 0 {
+                self.peers.remove(&peer);
+            }
+        }
+    }
+}
+
 impl Drop for Entered {
     fn drop(&mut self) {
         let mut counts = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.all = counts.all.saturating_sub(1);
-        if let Some(of_peer) = counts.peers.get_mut(&self.peer) {
-            *of_peer -= 1;
-            if *of_peer == 0 {
-                counts.peers.remove(&self.peer);
-            }
-        }
+        counts.leave(self.peer);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_moves_from_the_balancer_to_its_client() {
+        let crowd = Arc::new(Crowd::default());
+        let (balancer, client) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([192, 0, 2, 7]));
+        let mut first = crowd.enter(balancer, 9, 1).unwrap();
+        assert_eq!(crowd.enter(balancer, 9, 1).unwrap_err(), Full::Peer, "those that have not said whose they are");
+        first.moves(client, 1).unwrap();
+        let mut second = crowd.enter(balancer, 9, 1).unwrap();
+        assert_eq!(second.moves(client, 1), Err(Full::Peer));
+        assert_eq!(second.moves(balancer, 0), Ok(()), "where it is");
+        drop(first);
+        second.moves(client, 1).unwrap();
+        drop(second);
+        let counts = crowd.0.lock().unwrap();
+        assert!(counts.peers.is_empty() && counts.all == 0);
+    }
 
     #[test]
     fn both_limits_hold_and_places_are_given_back() {

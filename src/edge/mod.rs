@@ -7,6 +7,7 @@ mod gathered;
 mod hkdf;
 mod leash;
 mod opening;
+mod proxy_protocol;
 mod serve;
 mod socket;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
@@ -30,9 +32,10 @@ pub use self::crowd::Crowd;
 pub use self::first::{Bytes as FirstBytes, Seen as FirstSeen};
 use self::leash::{LOOK, Leashes, Order, Patience};
 pub use self::opening::Replayed;
+use self::proxy_protocol::Caller;
 pub use self::socket::{listen, saved_syn};
-pub use self::tls::{Setup, TlsError};
-use crate::gate::{Core, Door};
+pub use self::tls::{Setup, TlsError, Vouching};
+use crate::gate::{Believed, Core, Door};
 use crate::record::{Cell, Record, Writer};
 
 /// What a listener does with a connection, by the configuration in force when it comes.
@@ -40,6 +43,18 @@ use crate::record::{Cell, Record, Writer};
 pub struct Entrance {
     pub door: Arc<Door>,
     pub tls: Option<Arc<Setup>>,
+    /// Who alone may connect, and begins each connection with a PROXY header. `None`: anybody, without one.
+    pub balancers: Option<Arc<[IpNet]>>,
+    /// Who may speak for clients.
+    pub believed: Option<Arc<Believed>>,
+}
+
+impl Entrance {
+    /// How many connections this peer may have, of `each`: whoever speaks for many has as many as it needs.
+    fn most_of(&self, peer: IpAddr, each: usize) -> usize {
+        let speaks = self.believed.as_ref().is_some_and(|believed| believed.trusts(peer));
+        if speaks { usize::MAX } else { each }
+    }
 }
 
 /// All listeners by name.
@@ -220,11 +235,14 @@ impl Edge {
 
     fn welcome(self: &Rc<Self>, entrance: &Arc<Entrance>, stream: TcpStream, peer: SocketAddr) {
         let peer = canonical(peer.ip());
+        if entrance.balancers.is_some() && !proxy_protocol::admits(self, entrance, peer) {
+            return;
+        }
         let (most, of_peer) = {
             let house = self.core.house();
             (house.rules.limits.connections, house.rules.limits.connections_per_peer)
         };
-        let entered = match self.crowd.enter(peer, most, of_peer) {
+        let mut entered = match self.crowd.enter(peer, most, entrance.most_of(peer, of_peer)) {
             Ok(entered) => entered,
             Err(full) => {
                 self.counts.rejected(full.as_str());
@@ -238,10 +256,18 @@ impl Edge {
         let (edge, entrance) = (Rc::clone(self), Arc::clone(entrance));
         // Boxed: the runtime moves a task whole when it is made, when it ends and when it is let go, and this one is some 10 KiB.
         tokio::task::spawn_local(Box::pin(async move {
-            let _place = (entered, present);
+            let _present = present;
             let panics = PanicGuard(&edge.counts);
-            serve::connection(&edge, entrance, stream, peer, held).await;
-            drop(panics);
+            let mut stream = stream;
+            let caller = match &entrance.balancers {
+                None => Some(Caller::itself(peer)),
+                // Boxed: a connection has room for what only some need no longer than they need it.
+                Some(_) => Box::pin(proxy_protocol::caller(&edge, &entrance, &mut stream, peer, &mut entered, &held.leash)).await,
+            };
+            if let Some(caller) = caller {
+                serve::connection(&edge, entrance, stream, caller, held).await;
+            }
+            drop((panics, entered));
         }));
     }
 

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Future, poll_fn};
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,6 +27,7 @@ use super::first::First;
 use super::gathered::{Turns, gathered};
 use super::leash::{Busy, FLOOD, Held, Leash, Order, Still, Watched};
 use super::opening::{self, NoHello, Replayed};
+use super::proxy_protocol::Caller;
 use super::{Edge, Entrance, PanicGuard, Setup, socket};
 use crate::fingerprint::syn;
 use crate::gate::{self, Conn, Rules};
@@ -58,9 +58,16 @@ impl NoTls {
     }
 }
 
-pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStream, peer: IpAddr, held: Held) {
-    let mut conn = Conn::new(Rc::clone(&edge.core), Arc::clone(&entrance.door), peer);
-    conn.wire.syn = socket::saved_syn(&stream).as_deref().and_then(syn::signature);
+pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStream, caller: Caller, held: Held) {
+    let Caller { peer, behind, tls, spent } = caller;
+    let door = if tls { entrance.door.towards(true) } else { Arc::clone(&entrance.door) };
+    let mut conn = Conn::new(Rc::clone(&edge.core), door, peer);
+    if behind.is_none() {
+        // Else it is the balancer's.
+        conn.wire.syn = socket::saved_syn(&stream).as_deref().and_then(syn::signature);
+    }
+    conn.behind = behind;
+    conn.front = entrance.believed.as_ref().filter(|believed| believed.trusts(peer)).map(|_| Box::default());
     if conn.wire.syn.is_some() { &edge.counts.syn.read } else { &edge.counts.syn.unavailable }.add(1);
     match &entrance.tls {
         None => {
@@ -72,7 +79,9 @@ pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStr
             // The leash leaves a handshake alone: its deadline is the tighter one.
             let secured = {
                 let house = edge.core.house();
-                let secured = secure(setup, stream, &house.rules, &mut conn, &held.leash);
+                let limit = house.rules.limits.handshake.saturating_sub(spent);
+                let secured = tokio::time::timeout(limit, secure(setup, stream, &house.rules, &mut conn, &held.leash));
+                let secured = async { secured.await.unwrap_or(Err(NoTls::Late)) };
                 heeding(&held.leash, Box::pin(secured).as_mut(), |_| {}).await
             };
             let Some(secured) = secured else { return };
@@ -107,28 +116,25 @@ fn count_handshake<T>(edge: &Edge, secured: &Result<T, NoTls>, wire: &Wire) {
 
 /// The handshake, with all that it shows noted in `conn`.
 async fn secure(setup: &Setup, mut stream: TcpStream, rules: &Rules, conn: &mut Conn, leash: &Rc<Leash>) -> Result<Secured, NoTls> {
-    let handshake = async {
-        let replayed = match opening::read(&mut stream, rules.limits.client_hello, rules.fingerprints.ja3, &mut conn.wire).await {
-            Ok(bytes) => Replayed::new(bytes, stream),
-            Err(NoHello::NotTls) => {
-                explain_https(&mut stream).await;
-                return Err(NoHello::NotTls.into());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), replayed).await.map_err(NoTls::Handshake)?;
-        let chosen = setup.choose(start.client_hello().server_name());
-        let Some(chosen) = chosen else { return Err(NoTls::Handshake(std::io::Error::other("no certificate"))) };
-        let mut tls = start.into_stream(chosen.config).await.map_err(NoTls::Handshake)?;
-        tls.get_mut().0.settle(socket::acknowledge);
-        tls.get_mut().0.mind(Rc::clone(leash), socket::write_more);
-        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-        conn.chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        conn.served = Some(Arc::clone(chosen.names));
-        conn.spared = chosen.spared;
-        Ok(Box::new(tls))
+    let replayed = match opening::read(&mut stream, rules.limits.client_hello, rules.fingerprints.ja3, &mut conn.wire).await {
+        Ok(bytes) => Replayed::new(bytes, stream),
+        Err(NoHello::NotTls) => {
+            explain_https(&mut stream).await;
+            return Err(NoHello::NotTls.into());
+        }
+        Err(error) => return Err(error.into()),
     };
-    tokio::time::timeout(rules.limits.handshake, handshake).await.unwrap_or(Err(NoTls::Late))
+    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), replayed).await.map_err(NoTls::Handshake)?;
+    let chosen = setup.choose(start.client_hello().server_name());
+    let Some(chosen) = chosen else { return Err(NoTls::Handshake(std::io::Error::other("no certificate"))) };
+    let mut tls = start.into_stream(chosen.config).await.map_err(NoTls::Handshake)?;
+    tls.get_mut().0.settle(socket::acknowledge);
+    tls.get_mut().0.mind(Rc::clone(leash), socket::write_more);
+    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    conn.chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+    conn.served = Some(Arc::clone(chosen.names));
+    conn.spared = chosen.spared;
+    Ok(Box::new(tls))
 }
 
 /// For the person who typed http:// before this port.
@@ -140,7 +146,7 @@ async fn explain_https(stream: &mut TcpStream) {
 }
 
 /// Runs `work` unless the connection is cut first. `wind_down` tells it to finish what runs and take nothing new.
-async fn heeding<F: Future>(leash: &Leash, mut work: Pin<&mut F>, wind_down: impl Fn(Pin<&mut F>)) -> Option<F::Output> {
+pub(super) async fn heeding<F: Future>(leash: &Leash, mut work: Pin<&mut F>, wind_down: impl Fn(Pin<&mut F>)) -> Option<F::Output> {
     let mut draining = false;
     poll_fn(|cx| {
         leash.heed(cx.waker());

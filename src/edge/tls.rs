@@ -17,7 +17,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error as RustlsError, Sig
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Version};
 
 use super::hkdf;
-use crate::config::Tls;
+use crate::config::{AskCertificate, Forwarded, Tls};
 use crate::identify::{CertificateNames, ClientTrust, TrustError};
 use crate::model::Host;
 
@@ -123,6 +123,29 @@ impl Setup {
         let config = Arc::clone(if silent { &served.silent } else { &served.asking });
         let spared = (silent && self.trust.is_some()).then(|| Arc::clone(&self.not_asked));
         Some(Chosen { names: &served.names, config, spared })
+    }
+}
+
+/// Whose certificates count that proxies in front say were presented to them.
+#[derive(Debug)]
+pub struct Vouching {
+    /// `None`: nobody's.
+    pub trust: Option<Arc<ClientTrust>>,
+    /// As those of a set-up.
+    pub expiries: Vec<(String, i64)>,
+}
+
+impl Vouching {
+    /// Reads the files that `forwarded` names.
+    ///
+    /// # Errors
+    /// The operator's fault, as in a listener's `tls`.
+    pub fn load(forwarded: &Forwarded) -> Result<Self, TlsError> {
+        let (client_ca, client_crl) = (forwarded.client_ca.clone(), forwarded.client_crl.clone());
+        let tls = Tls { certificates: Vec::new(), client_ca, client_crl, ask_certificate: AskCertificate::default() };
+        let mut expiries = Vec::new();
+        let trust = load_trust(&tls, &Files::read(&tls)?, &mut expiries)?;
+        Ok(Self { trust, expiries })
     }
 }
 

@@ -20,7 +20,7 @@ static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto"
 pub(super) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// As many fields as `toward_app` sets at most, fingerprints left out.
+/// As many fields as `toward_app` sets at most, fingerprints and certificates left out.
 const OURS: usize = 13;
 
 /// Rewrites a request's head in place. `length` is the body's, `None` when only its end will tell. `host` is the Host that the app receives,
@@ -34,7 +34,7 @@ pub(super) fn toward_app(head: &mut request::Parts, order: &Order<'_>, host: Opt
 
     let headers = &mut head.headers;
     // Grows once, not several times.
-    headers.reserve(OURS + order.identity.fingerprints.len());
+    headers.reserve(OURS + order.identity.fingerprints.len() + order.identity.certificate.len());
     let (mut framed, mut cookies, mut traced) = (false, false, false);
     hop::strip_request(headers, |name| {
         framed |= *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING;
@@ -69,7 +69,7 @@ pub(super) fn toward_app(head: &mut request::Parts, order: &Order<'_>, host: Opt
     if let Some(restrictions) = &identity.restrictions {
         headers.insert(&RESTRICTIONS, restrictions.clone());
     }
-    for (name, value) in &identity.fingerprints {
+    for (name, value) in identity.fingerprints.iter().chain(&identity.certificate) {
         headers.insert(name, value.clone());
     }
 }
@@ -144,7 +144,6 @@ fn trace(headers: &mut HeaderMap, request_id: &HeaderValue) {
 }
 
 fn is_traceparent(text: &[u8]) -> bool {
-    let hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let zero = |part: &[u8]| part.iter().all(|b| *b == b'0');
     let (Some(version), Some(trace), Some(parent), Some(flags)) = (text.get(..2), text.get(3..35), text.get(36..52), text.get(53..55))
     else {
@@ -156,17 +155,32 @@ fn is_traceparent(text: &[u8]) -> bool {
         None => true,
         Some(next) => *next == b'-' && version != b"00",
     };
-    dashes && ends && hex(version) && version != b"ff" && hex(trace) && !zero(trace) && hex(parent) && !zero(parent) && hex(flags)
+    dashes
+        && ends
+        && is_hex(version)
+        && version != b"ff"
+        && is_hex(trace)
+        && !zero(trace)
+        && is_hex(parent)
+        && !zero(parent)
+        && is_hex(flags)
+}
+
+fn is_hex(text: &[u8]) -> bool {
+    text.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The trace is named as the request is, so that either leads to the other.
 fn made_traceparent(request_id: &HeaderValue) -> HeaderValue {
     // Not sampled: nobody before the app recorded anything. Ids must not be zero.
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    if let Some(trace) = text.get_mut(3..35)
-        && request_id.len() == trace.len()
-    {
-        trace.copy_from_slice(request_id.as_bytes());
+    if let Some(trace) = text.get_mut(3..35) {
+        let id = request_id.as_bytes();
+        match <[u8; 32]>::try_from(id).ok().filter(|id| is_hex(id) && !id.iter().all(|b| *b == b'0')) {
+            Some(id) => trace.copy_from_slice(&id),
+            // One that a proxy in front gave need not be of our kind.
+            None => trace.chunks_exact_mut(16).for_each(|half| half.copy_from_slice(&hex(fastrand::u64(1..)))),
+        }
     }
     if let Some(parent) = text.get_mut(36..52) {
         parent.copy_from_slice(&hex(fastrand::u64(1..)));
@@ -269,6 +283,9 @@ mod tests {
         let (one, two) = (made_traceparent(&id), made_traceparent(&id));
         assert!(is_traceparent(one.as_bytes()) && one != two, "{one:?}");
         assert!(one.to_str().unwrap().contains(ID));
+        for foreign in ["", "lb-17", "00000000000000000000000000000000", "0190C3A1B2C34D5E8F90A1B2C3D4E5F6"] {
+            assert!(is_traceparent(made_traceparent(&HeaderValue::from_static(foreign)).as_bytes()), "{foreign}");
+        }
     }
 
     #[test]

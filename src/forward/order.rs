@@ -57,6 +57,8 @@ pub struct Client {
     proto: HeaderValue,
     /// `for=...;proto=...;host=`, up to the host.
     forwarded: String,
+    /// What stands behind the host: `, for=...` for each proxy in front.
+    through: Box<str>,
     /// Of the last request's host: browsers stay with one.
     named: RefCell<Option<(Host, Option<u16>, Named)>>,
 }
@@ -70,15 +72,21 @@ pub(super) struct Named {
 }
 
 impl Client {
-    /// `peer` is canonical: an IPv4-mapped IPv6 address is IPv4.
-    pub fn new(peer: IpAddr, https: bool) -> Self {
+    /// `peer` and `via`, the proxies that speak for it, from the client to us, are canonical: an IPv4-mapped IPv6 address is IPv4.
+    pub fn new(peer: IpAddr, https: bool, via: &[IpAddr]) -> Self {
         let proto = if https { "https" } else { "http" };
         // RFC 7239 section 6: an IPv6 address stands in brackets, and so in quotes.
-        let forwarded = match peer {
-            IpAddr::V4(v4) => format!("for={v4};proto={proto};host="),
-            IpAddr::V6(v6) => format!("for=\"[{v6}]\";proto={proto};host="),
+        let node = |ip: &IpAddr| match ip {
+            IpAddr::V4(v4) => format!("for={v4}"),
+            IpAddr::V6(v6) => format!("for=\"[{v6}]\""),
         };
-        Self { peer: value(&peer.to_string()), proto: HeaderValue::from_static(proto), forwarded, named: RefCell::new(None) }
+        let forwarded = format!("{};proto={proto};host=", node(&peer));
+        let (mut chain, mut through) = (peer.to_string(), String::new());
+        for proxy in via {
+            let _ = write!(chain, ", {proxy}");
+            let _ = write!(through, ", {}", node(proxy));
+        }
+        Self { peer: value(&chain), proto: HeaderValue::from_static(proto), forwarded, through: through.into(), named: RefCell::new(None) }
     }
 
     pub(super) fn peer(&self) -> &HeaderValue {
@@ -102,7 +110,8 @@ impl Client {
             let _ = write!(text, ":{port}");
         }
         let quoted = text.contains([':', '[']);
-        let forwarded = if quoted { format!("{}\"{text}\"", self.forwarded) } else { format!("{}{text}", self.forwarded) };
+        let (before, through) = (&self.forwarded, &self.through);
+        let forwarded = if quoted { format!("{before}\"{text}\"{through}") } else { format!("{before}{text}{through}") };
         let named = Named { host: value(&text), forwarded: value(&forwarded) };
         *last = Some((host.clone(), port, named.clone()));
         named
@@ -119,6 +128,8 @@ pub struct Identity {
     pub(super) restrictions: Option<HeaderValue>,
     /// `fingerprints` makes them; empty unless the app asks for them.
     pub fingerprints: Vec<(HeaderName, HeaderValue)>,
+    /// The device's certificate (RFC 9440); empty unless the app asks for it.
+    pub certificate: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Identity {
@@ -137,6 +148,7 @@ impl Identity {
             decision: HeaderValue::from_static(effect.as_str()),
             restrictions: (!names.is_empty()).then(|| value(&names)),
             fingerprints: Vec::new(),
+            certificate: Vec::new(),
         }
     }
 }
@@ -166,12 +178,16 @@ mod tests {
 
     #[test]
     fn rfc_7239_quotes_what_has_a_colon() {
-        let v6 = Client::new("2001:db8::1".parse().unwrap(), true);
+        let v6 = Client::new("2001:db8::1".parse().unwrap(), true, &[]);
         assert_eq!(v6.named(&host("wiki").unwrap(), None).forwarded, "for=\"[2001:db8::1]\";proto=https;host=wiki");
-        let v4 = Client::new("192.0.2.7".parse().unwrap(), false);
+        let v4 = Client::new("192.0.2.7".parse().unwrap(), false, &[]);
         assert_eq!(v4.named(&host("wiki").unwrap(), Some(8080)).forwarded, "for=192.0.2.7;proto=http;host=\"wiki:8080\"");
         assert_eq!(v4.named(&host("[::1]").unwrap(), None).forwarded, "for=192.0.2.7;proto=http;host=\"[::1]\"");
         assert_eq!(v4.named(&host("wiki").unwrap(), None).host, "wiki");
+        let behind = Client::new("192.0.2.7".parse().unwrap(), true, &["10.0.0.2".parse().unwrap(), "2001:db8::9".parse().unwrap()]);
+        assert_eq!(behind.peer(), "192.0.2.7, 10.0.0.2, 2001:db8::9");
+        let forwarded = behind.named(&host("wiki").unwrap(), None).forwarded;
+        assert_eq!(forwarded, "for=192.0.2.7;proto=https;host=wiki, for=10.0.0.2, for=\"[2001:db8::9]\"");
     }
 
     #[test]

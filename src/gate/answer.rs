@@ -115,7 +115,10 @@ pub async fn send(
     request: Request<Incoming>,
     visit: &mut Visit,
 ) -> Response<Body> {
-    let request_id = HeaderValue::from_str(visit.id().as_str()).unwrap_or(HeaderValue::from_static(""));
+    let request_id = match conn.request_id(request.headers()) {
+        Some(theirs) => theirs.clone(),
+        None => HeaderValue::from_str(visit.id().as_str()).unwrap_or(HeaderValue::from_static("")),
+    };
     let bounds = restrict::bounds(conn, house, ruling, visit);
     let order = Order {
         app: ask.app,

@@ -74,6 +74,9 @@ impl Ask {
             return Err(Unasked::LogUnavailable);
         }
         framing::check(request.version(), headers)?;
+        if let Some(fault) = conn.fault() {
+            return Err(fault.into());
+        }
         if headers.len() > house.rules.limits.head_fields {
             return Err(Unasked::HeadTooLarge);
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
+use super::front::{Behind, Front};
 use super::memo::Memo;
 use super::remember::Remembered;
 use super::sight::Sighted;
@@ -18,7 +19,7 @@ use crate::identify;
 use crate::model::{Host, NoRecord, Opening, Proof, Sides, Standing, Wire};
 use crate::policy::ZoneId;
 use crate::posture::Kept;
-use crate::request::Authority;
+use crate::request::{self, Authority};
 
 /// The listener that a connection came through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,11 @@ pub struct Conn {
     pub spared: Option<Arc<[Host]>>,
     /// What apps are told of the connection.
     pub client: Client,
+    /// `None`: the client itself is connected to us.
+    pub behind: Option<Box<Behind>>,
+    /// Of a proxy that may speak for others.
+    pub front: Option<Box<Front>>,
+    certificate: OnceCell<Box<[(HeaderName, HeaderValue)]>>,
     opening: OnceCell<Opening>,
     pub(super) state: RefCell<State>,
 }
@@ -82,10 +88,17 @@ pub(super) struct Known {
     /// No other standing of this connection has it.
     pub serial: u64,
     pub zone: Option<ZoneId>,
+    /// The device presented a valid certificate, of a record or not.
+    pub certified: bool,
 }
 
 impl Conn {
     pub fn new(core: Rc<Core>, door: Arc<Door>, peer: IpAddr) -> Self {
+        Self::through(core, door, peer, &[])
+    }
+
+    /// Of a client that comes through these proxies, from the client to us.
+    pub(super) fn through(core: Rc<Core>, door: Arc<Door>, peer: IpAddr, via: &[IpAddr]) -> Self {
         let state = State {
             rules: None,
             proof: Proof::None(NoRecord::NoProof),
@@ -103,10 +116,24 @@ impl Conn {
             memo: Memo::default(),
             host: None,
         };
-        let client = Client::new(peer, door.https);
+        let client = Client::new(peer, door.https, via);
         let state = RefCell::new(state);
         let wire = Wire::default();
-        Self { core, door, peer, wire, chain: Vec::new(), served: None, spared: None, client, opening: OnceCell::new(), state }
+        Self {
+            core,
+            door,
+            peer,
+            wire,
+            chain: Vec::new(),
+            served: None,
+            spared: None,
+            client,
+            behind: None,
+            front: None,
+            certificate: OnceCell::new(),
+            opening: OnceCell::new(),
+            state,
+        }
     }
 
     /// What the first request's bytes showed. Whole before that request comes to the gate, and the same for all that follow: decisions are memoised
@@ -129,14 +156,16 @@ impl Conn {
                 && kept.generation == house.rules.posture.generation()
                 && instant < kept.until
             {
-                return Known { standing: kept.standing.clone(), serial: state.standing, zone: state.zone };
+                let certified = matches!(state.proof, Proof::Certificate { .. });
+                return Known { standing: kept.standing.clone(), serial: state.standing, zone: state.zone, certified };
             }
             (state.proof.clone(), state.zone, state.bound)
         };
         let kept = house.rules.posture.standing(&proof).await;
         let mut state = self.state.borrow_mut();
         state.serials += 1;
-        let known = Known { standing: kept.standing.clone(), serial: state.serials, zone };
+        let certified = matches!(proof, Proof::Certificate { .. });
+        let known = Known { standing: kept.standing.clone(), serial: state.serials, zone, certified };
         // Over HTTP/2 another request may have bound new rules or found the proof ended meanwhile: then this answer is for the request that asked alone.
         if state.bound == bound {
             state.kept = Some(kept);
@@ -155,7 +184,11 @@ impl Conn {
         }
         state.rules = Some(rules.serial);
         state.zone = rules.policy.zone(self.peer);
-        state.proof = match rules.trust.get(&self.door.listener) {
+        let trust = match self.is_vouched() {
+            true => rules.believed.get(&self.door.listener).and_then(|believed| believed.trust.as_ref()),
+            false => rules.trust.get(&self.door.listener),
+        };
+        state.proof = match trust {
             Some(trust) if !self.chain.is_empty() => trust.proof(&self.chain, UnixTime::since_unix_epoch(since)),
             _ => Proof::None(NoRecord::NoProof),
         };
@@ -166,6 +199,11 @@ impl Conn {
         state.kept = None;
         state.serials += 1;
         state.bound = state.serials;
+    }
+
+    /// The certificate that was presented, for apps that ask for it (RFC 9440).
+    pub(super) fn certificate(&self) -> &[(HeaderName, HeaderValue)] {
+        self.certificate.get_or_init(|| request::client_cert_fields(&self.chain).into())
     }
 
     /// Whether requests for this host may come over this connection: the client verified a certificate that covers it, and was asked for its own as
@@ -207,6 +245,7 @@ pub(super) fn copied(value: &HeaderValue) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
@@ -249,6 +288,7 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
             known: configuration.known,
             middleboxes: Arc::default(),
             trust: trust.map(|trust| (Arc::from("edge"), Arc::new(trust))).into_iter().collect(),
+            believed: HashMap::new(),
             memory,
             posture,
             rates: Arc::new(Rates::new(1)),

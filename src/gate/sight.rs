@@ -96,6 +96,17 @@ impl Conn {
 
     /// What a line of the log tells of this connection.
     pub(super) fn told<'a>(&'a self, zone: Option<ZoneId>, claims: &'a Claims, sight: &'a Sight) -> Connection<'a> {
-        Connection { listener: &self.door.listener, peer: self.peer, zone, wire: &self.wire, opening: self.opening(), claims, sight }
+        let behind = self.behind.as_deref();
+        Connection {
+            listener: &self.door.listener,
+            peer: self.peer,
+            via: behind.map(|behind| &behind.via[..]).unwrap_or_default(),
+            via_id: behind.and_then(|behind| behind.connection.as_deref()),
+            zone,
+            wire: &self.wire,
+            opening: self.opening(),
+            claims,
+            sight,
+        }
     }
 }

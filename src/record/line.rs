@@ -16,6 +16,10 @@ use crate::policy::{Decision, Policy, RuleRef, ZoneId};
 pub struct Connection<'a> {
     pub listener: &'a str,
     pub peer: IpAddr,
+    /// Those in front, from the client to us.
+    pub via: &'a [IpAddr],
+    /// The balancer's name for the connection.
+    pub via_id: Option<&'a str>,
     pub zone: Option<ZoneId>,
     pub wire: &'a Wire,
     pub opening: &'a Opening,
@@ -190,6 +194,10 @@ fn connection(out: &mut Vec<u8>, on: &Connection<'_>, zone: Option<&str>) {
     text(out, "listener", Some(on.listener));
     // An address needs no escaping, and writing to memory does not fail.
     let _ = write!(out, ",\"peer\":\"{}\"", on.peer);
+    unless_empty(out, "via", on.via.iter().map(IpAddr::to_string));
+    if on.via_id.is_some() {
+        text(out, "via_id", on.via_id);
+    }
     text(out, "zone", zone);
     let wire = [
         ("ja4", on.wire.ja4.as_ref().map(Ja4::as_str)),

@@ -14,6 +14,8 @@ fn line(policy: &Policy, visit: &Visit, decision: &Decision) -> String {
     let on = Connection {
         listener: "edge",
         peer: visit.peer,
+        via: &[],
+        via_id: None,
         zone: visit.zone,
         wire: &visit.wire,
         opening: &visit.opening,

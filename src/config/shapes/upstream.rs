@@ -7,7 +7,8 @@ use super::key;
 
 pub static PROXY_PROTOCOL: Shape = Shape {
     name: "proxy_protocol",
-    doc: "The address that the header names is the client's, for rules, limits, log and apps.",
+    doc: "The address that the header names is the client's, for rules, limits, log and apps. With `LOCAL`, `UNKNOWN` or `UNSPEC` in it a connection is \
+          the balancer's own. The balancer's SYN is not the client's: `wire.syn` is unavailable.",
     keys: &[key(
         "trusted",
         Some(&Text("network")),
@@ -18,7 +19,10 @@ pub static PROXY_PROTOCOL: Shape = Shape {
 
 pub static FORWARDED: Shape = Shape {
     name: "forwarded",
-    doc: "",
+    doc: "A request's client is the right-most address of `X-Forwarded-For` or `Forwarded` that is not trusted itself; compared is who is connected, or \
+          whom the PROXY header names. Fields that cannot be understood, hide the address or contradict each other are refused with 400. A trusted \
+          proxy must set or remove each of `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded`, `X-Request-Id`, `Client-Cert` and \
+          `Client-Cert-Chain`: what it passes on is taken for its own word. What the connection shows is the proxy's, so that `wire` is unavailable.",
     keys: &[
         key("trusted", Some(&Text("network")), Required, "The proxies' addresses; nobody else is believed."),
         key(

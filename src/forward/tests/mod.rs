@@ -193,7 +193,7 @@ impl Setup {
                 spawn_local(async move {
                     let mut first = [0; 3];
                     stream.peek(&mut first).await.unwrap();
-                    let client = Rc::new(Client::new("192.0.2.7".parse().unwrap(), true));
+                    let client = Rc::new(Client::new("192.0.2.7".parse().unwrap(), true, &[]));
                     let service = service_fn(move |request| gate(served.clone(), bounded.clone(), Rc::clone(&client), request));
                     if &first == b"PRI" {
                         let io = TokioIo::new(stream);
@@ -318,6 +318,7 @@ fn limits() -> Limits {
         connections: 1000,
         connections_per_peer: 1000,
         client_hello: 16 * 1024,
+        proxy_header: 4096,
         body_size: None,
         drain: long,
         upstream_idle: 64,

@@ -1,0 +1,174 @@
+//! Proxies in front that speak for clients: one connection of theirs carries the requests of many.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
+use smallvec::{SmallVec, smallvec};
+
+use super::conn::copied;
+use super::{Conn, Door, House};
+use crate::identify::ClientTrust;
+use crate::request::{self, Malformed, Via};
+
+static CERTIFICATE: [HeaderName; 2] = [HeaderName::from_static("client-cert"), HeaderName::from_static("client-cert-chain")];
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Whom a listener believes about clients.
+#[derive(Debug)]
+pub struct Believed {
+    pub trusted: Vec<IpNet>,
+    /// Who issues the certificates that they may present for devices. `None`: such certificates are not read.
+    pub trust: Option<Arc<ClientTrust>>,
+    /// Name (the file) and end, in seconds since the epoch, of each CA certificate and CRL.
+    pub expiries: Vec<(String, i64)>,
+}
+
+impl Believed {
+    pub fn trusts(&self, ip: IpAddr) -> bool {
+        self.trusted.iter().any(|net| net.contains(&ip))
+    }
+}
+
+/// How a client comes to us that is not who is connected to us.
+#[derive(Debug, Default)]
+pub struct Behind {
+    /// From the client to us, balancers that only pass bytes on included.
+    pub via: Via,
+    /// The balancer's name for the client's connection.
+    pub connection: Option<Box<str>>,
+    /// A proxy speaks HTTP for it: the certificate is of `Client-Cert`, and what the connection itself shows is the proxy's.
+    pub(super) vouched: bool,
+    /// What was said of the client cannot be understood.
+    pub(super) fault: Option<Malformed>,
+}
+
+impl Behind {
+    /// By a balancer that passes bytes on.
+    pub fn passed_on(by: IpAddr, connection: Option<Box<str>>) -> Self {
+        Self { via: smallvec![by], connection, ..Self::default() }
+    }
+}
+
+/// The clients that a trusted proxy spoke for last over one connection, each with all that a connection keeps.
+#[derive(Debug, Default)]
+pub struct Front {
+    /// By the rules that the last request came under.
+    trusted: Cell<bool>,
+    /// The last asked first.
+    clients: RefCell<Vec<(Told, Rc<Conn>)>>,
+}
+
+/// What makes one client of a connection another than the next.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    client: IpAddr,
+    via: Via,
+    https: bool,
+    /// `Client-Cert` and its chain, every line as it came.
+    certificate: SmallVec<[HeaderValue; 2]>,
+}
+
+impl Front {
+    /// Each keeps a few KiB. A client beyond these is decided anew, no more.
+    const MOST: usize = 16;
+}
+
+impl Conn {
+    /// The client that a request is of, where a proxy speaks for it. `None`: whoever is connected speaks for itself.
+    pub(super) fn spoken_for(&self, house: &House, headers: &HeaderMap) -> Option<Rc<Self>> {
+        let front = self.front.as_ref()?;
+        let believed = house.rules.believed.get(&self.door.listener).filter(|believed| believed.trusts(self.peer));
+        front.trusted.set(believed.is_some());
+        let told = match Told::read(headers, self, believed?) {
+            Ok(told) if told.via.is_empty() && told.certificate.is_empty() && told.https == self.door.https => return None,
+            Ok(told) => told,
+            Err(fault) => {
+                return Some(Rc::new(self.behind(self.peer, self.door.https, Behind { fault: Some(fault), ..Behind::default() })));
+            }
+        };
+        let mut clients = front.clients.borrow_mut();
+        if let Some(at) = clients.iter().position(|(known, _)| *known == told) {
+            clients.get_mut(..=at)?.rotate_right(1);
+            return clients.first().map(|(_, conn)| Rc::clone(conn));
+        }
+        let conn = Rc::new(self.client(&told, headers));
+        clients.truncate(Front::MOST - 1);
+        clients.insert(0, (Told { certificate: told.certificate.iter().map(copied).collect(), ..told }, Rc::clone(&conn)));
+        Some(conn)
+    }
+
+    fn client(&self, told: &Told, headers: &HeaderMap) -> Self {
+        let (chain, fault) = match &told.certificate[..] {
+            [] => (Vec::new(), None),
+            _ => match request::client_cert(headers) {
+                Ok(chain) => (chain, None),
+                Err(fault) => (Vec::new(), Some(fault)),
+            },
+        };
+        let behind = Behind { via: told.via.clone(), vouched: true, fault, ..Behind::default() };
+        let mut conn = self.behind(told.client, told.https, behind);
+        conn.chain = chain.into_iter().map(CertificateDer::from).collect();
+        conn
+    }
+
+    /// A client of this connection, of which the connection itself shows nothing.
+    fn behind(&self, client: IpAddr, https: bool, mut behind: Behind) -> Self {
+        let mut conn = Self::through(Rc::clone(&self.core), self.door.towards(https), client, &behind.via);
+        conn.served.clone_from(&self.served);
+        if let Some(nearer) = &self.behind {
+            behind.via.extend_from_slice(&nearer.via);
+            behind.connection.clone_from(&nearer.connection);
+        }
+        conn.behind = Some(Box::new(behind));
+        conn
+    }
+
+    /// Why nobody can tell who asks.
+    pub(super) fn fault(&self) -> Option<Malformed> {
+        self.behind.as_ref()?.fault
+    }
+
+    /// Whether a proxy's certificate fields, and not TLS, show the device.
+    pub(super) fn is_vouched(&self) -> bool {
+        self.behind.as_ref().is_some_and(|behind| behind.vouched)
+    }
+
+    /// The request's id, where a trusted proxy has given it one that is fit to pass on.
+    pub(super) fn request_id<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+        if !self.is_vouched() && !self.front.as_ref()?.trusted.get() {
+            return None;
+        }
+        let mut ids = headers.get_all(&REQUEST_ID).iter();
+        let id = ids.next().filter(|id| (1..=128).contains(&id.len()))?;
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:+/=@~".contains(byte);
+        (ids.next().is_none() && id.as_bytes().iter().all(plain)).then_some(id)
+    }
+}
+
+impl Told {
+    fn read(headers: &HeaderMap, conn: &Conn, believed: &Believed) -> Result<Self, Malformed> {
+        let spoken = request::spoken(headers, conn.peer, |ip| believed.trusts(ip))?;
+        let certificate = match &believed.trust {
+            Some(_) => CERTIFICATE.iter().flat_map(|name| headers.get_all(name)).cloned().collect(),
+            None => SmallVec::new(),
+        };
+        Ok(Self { client: spoken.client, via: spoken.via, https: spoken.https.unwrap_or(conn.door.https), certificate })
+    }
+}
+
+impl Door {
+    /// The same for a client that came to a proxy in front by HTTPS, or without.
+    pub fn towards(self: &Arc<Self>, https: bool) -> Arc<Self> {
+        if https == self.https {
+            return Arc::clone(self);
+        }
+        let redirect_port = self.redirect_port.filter(|_| !https);
+        Arc::new(Self { listener: Arc::clone(&self.listener), https, redirect_port })
+    }
+}
