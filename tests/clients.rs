@@ -6,11 +6,10 @@ mod support;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
-use support::{Config, Curl, DEADLINE, Lab, Origin, Proxy, Reply, Run, eventually, program};
+use support::{Config, Curl, DEADLINE, Lab, Nginx, Origin, Proxy, Reply, Run, free_port, program};
 use vestibule::cli::lab_ca::Issued;
 
 const HEALTHY: &str = "ownership=corporate state=approved posture.os_supported=ok posture.screen_lock=ok";
@@ -310,10 +309,6 @@ fn a_hundred_streams_of_one_connection_are_at_the_app_at_once() {
 }
 
 /// A port that is free now. For what must be known before anything listens.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[test]
 fn the_redirect_listener_leads_to_https() {
     let origin = Origin::answering(Reply::text("hello"));
@@ -428,50 +423,6 @@ except urllib.error.HTTPError as refused:
     // The request id that the person reads is the one in the log.
     let log = world.lab.decisions(6);
     assert!(log.iter().any(|line| line["request_id"] == run.stdout.trim() && line["status"] == 403), "{log:?}");
-}
-
-/// nginx with this `server` block's inside. Ended when dropped.
-struct Nginx {
-    child: Child,
-    port: u16,
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Nginx {
-    /// In the foreground and as one process, so that ending it ends all of it.
-    fn start(lab: &Lab, server: &str) -> Self {
-        // Another program may take the free port before nginx does.
-        (0..5).find_map(|_| Self::try_start(lab, server)).expect("nginx starts")
-    }
-
-    fn try_start(lab: &Lab, server: &str) -> Option<Self> {
-        let (dir, port) = (lab.dir().display(), free_port());
-        let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path {dir}/nginx-temp;")).join(" ");
-        let config = lab.write(
-            "nginx.conf",
-            &format!(
-                "daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr; events {{}}
-                http {{ access_log off; {temp} default_type text/plain; server {{ listen 127.0.0.1:{port}; {server} }} }}"
-            ),
-        );
-        let child = program("nginx").arg("-c").arg(config).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let mut nginx = Self { child, port };
-        eventually("nginx listens or ends", || {
-            let ended = nginx.child.try_wait().unwrap().is_some();
-            (ended || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).then_some(!ended)
-        })
-        .then_some(nginx)
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
 }
 
 #[test]

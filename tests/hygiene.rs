@@ -6,6 +6,12 @@ mod support;
 
 #[path = "hygiene/answers.rs"]
 mod answers;
+#[path = "hygiene/chance.rs"]
+mod chance;
+#[path = "hygiene/desync.rs"]
+mod desync;
+#[path = "hygiene/differential.rs"]
+mod differential;
 #[path = "hygiene/fields.rs"]
 mod fields;
 #[path = "hygiene/framing.rs"]
@@ -97,4 +103,19 @@ impl World {
 fn status(answer: &str) -> u16 {
     let words = answer.strip_prefix("HTTP/1.1 ").or_else(|| answer.strip_prefix("HTTP/1.0 "));
     words.and_then(|rest| rest.get(..3)).and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// A chunked body's content, and its trailers.
+fn unchunked(mut body: &[u8]) -> (Vec<u8>, String) {
+    let mut content = Vec::new();
+    loop {
+        let end = body.windows(2).position(|w| w == b"\r\n").unwrap();
+        let size = usize::from_str_radix(std::str::from_utf8(&body[..end]).unwrap(), 16).unwrap();
+        body = &body[end + 2..];
+        if size == 0 {
+            return (content, String::from_utf8(body[..body.len() - 2].to_vec()).unwrap());
+        }
+        content.extend(&body[..size]);
+        body = &body[size + 2..];
+    }
 }

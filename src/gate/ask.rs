@@ -87,6 +87,10 @@ impl Ask {
         if request.method() == Method::CONNECT {
             return Err(Unasked::Upgrade);
         }
+        // An app that echoes its request would show the client what only the app may see: our word on the device, and assertions that others believe.
+        if matches!(request.method().as_str(), "TRACE" | "TRACK") {
+            return Err(Unasked::Malformed(Malformed("the method is TRACE, which is not carried here")));
+        }
         if !conn.speaks_for(&host) {
             return Err(Unasked::Misdirected);
         }
@@ -112,6 +116,9 @@ impl Ask {
             return Err(Unasked::Redirect(https(&host, port, &target)));
         }
         if !house.rules.policy.headers_read().is_empty() {
+            if request::hop::respells(headers, house.rules.policy.headers_read()) {
+                return Err(Unasked::Malformed(Malformed("a field that a rule reads is spelt with `_` or `.`")));
+            }
             visit.headers(named_headers(headers, house.rules.policy.headers_read()));
         }
         Ok(Self { app, host, port, target })

@@ -34,6 +34,13 @@ pub fn strip_response(headers: &mut HeaderMap) {
     });
 }
 
+/// Whether a field could be one of `names` to an app that makes `-` of `_` and `.`, and is not to a rule: then the app would hear a value that the
+/// rule never saw.
+pub fn respells(headers: &HeaderMap, names: &[HeaderName]) -> bool {
+    let odd = |name: &&HeaderName| name.as_str().contains(['_', '.']);
+    headers.keys().filter(odd).any(|name| names.iter().any(|read| misspelt(name.as_str().as_bytes(), read.as_str())))
+}
+
 /// One pass to see, then the removals: a request of a browser has one or two.
 fn strip(headers: &mut HeaderMap, mut doomed: impl FnMut(&HeaderName) -> bool) {
     let mut names: SmallVec<[HeaderName; 8]> = SmallVec::new();
@@ -96,26 +103,33 @@ fn is_ours(name: &str) -> bool {
         Some(b'x') => is_our_x(bytes),
         Some(b'f') => is(bytes, "forwarded") || is(bytes, "front-end-https") || is(bytes, "fastly-client-ip"),
         Some(b'c') => begins(bytes, "client-cert") || is(bytes, "client-ip") || is(bytes, "cf-connecting-ip"),
-        Some(b't') => is(bytes, "true-client-ip") || misspelt(bytes, "traceparent") || misspelt(bytes, "tracestate"),
-        Some(b'h') => misspelt(bytes, "host"),
+        Some(b't') => is(bytes, "true-client-ip"),
+        Some(b'r') => begins(bytes, "remote-"),
+        // Gunicorn lets the proxy before it, by default anybody on this machine, set these two of WSGI as fields: another path than was asked for.
+        Some(b's') => is(bytes, "script-name") || begins(bytes, "ssl-client"),
+        Some(b'p') => is(bytes, "path-info"),
+        Some(b'w') => begins(bytes, "wl-proxy-"),
         _ => false,
     }
 }
 
 fn is_our_x(bytes: &[u8]) -> bool {
     match bytes.get(2).map(u8::to_ascii_lowercase) {
-        Some(b'f') => begins(bytes, "x-forwarded"),
-        Some(b'r') => {
-            is(bytes, "x-real-ip")
-                || is(bytes, "x-request-id")
-                || begins(bytes, "x-rewrite-")
-                || is(bytes, "x-remote-ip")
-                || is(bytes, "x-remote-addr")
+        // `X-Forward-For` as well.
+        Some(b'f') => begins(bytes, "x-forward"),
+        Some(b'r') => is(bytes, "x-real-ip") || is(bytes, "x-request-id") || begins(bytes, "x-rewrite-") || begins(bytes, "x-remote-"),
+        Some(b'o') => begins(bytes, "x-original-") || begins(bytes, "x-override-") || is(bytes, "x-originating-ip"),
+        // Nginx' and Rack's own between proxy and app (CVE-2025-61780), and the users that other proxies name.
+        Some(b'a') => {
+            begins(bytes, "x-accel-") || begins(bytes, "x-arr-") || begins(bytes, "x-auth-request-") || begins(bytes, "x-authenticated-")
         }
-        Some(b'o') => begins(bytes, "x-original-") || is(bytes, "x-originating-ip"),
+        Some(b'w') => begins(bytes, "x-webauth-"),
+        Some(b'p') => is(bytes, "x-path-info"),
         Some(b'h') => {
             is(bytes, "x-host")
                 || begins(bytes, "x-http-method")
+                || begins(bytes, "x-http-host")
+                || begins(bytes, "x-http-destination")
                 || is(bytes, "x-http2-fingerprint")
                 || is(bytes, "x-http2-akamai")
                 || begins(bytes, "x-huginn-")
@@ -123,9 +137,11 @@ fn is_our_x(bytes: &[u8]) -> bool {
         // JA3 and JA4 in every form that proxies tell them in.
         Some(b'j') => begins(bytes, "x-ja3") || begins(bytes, "x-ja4"),
         Some(b't') => begins(bytes, "x-tls-ja") || is(bytes, "x-tcp-p0f"),
-        Some(b'm') => is(bytes, "x-method-override"),
+        // The middle one: CVE-2025-29927.
+        Some(b'm') => is(bytes, "x-method-override") || begins(bytes, "x-middleware-") || begins(bytes, "x-ms-client-principal"),
+        Some(b'i') => begins(bytes, "x-invoke-"),
         Some(b'c') => begins(bytes, "x-client-ip") || begins(bytes, "x-client-cert") || is(bytes, "x-cluster-client-ip"),
-        Some(b's') => begins(bytes, "x-ssl-client") || is(bytes, "x-scheme"),
+        Some(b's') => begins(bytes, "x-ssl-client") || begins(bytes, "x-sendfile-") || is(bytes, "x-scheme") || is(bytes, "x-script-name"),
         Some(b'e') => begins(bytes, "x-envoy-"),
         Some(b'u') => is(bytes, "x-url-scheme"),
         Some(b'v') => begins(bytes, "x-vestibule-"),
@@ -223,6 +239,33 @@ mod tests {
             "Proxy",
             "X-Host",
             "x.forwarded.host",
+            "X-Forward-For",
+            "Remote-User",
+            "REMOTE_USER",
+            "remote_groups",
+            "X-Remote-User",
+            "X-Remote-IP",
+            "X-Auth-Request-Email",
+            "X-Authenticated-User",
+            "X-WEBAUTH-USER",
+            "X-MS-CLIENT-PRINCIPAL-NAME",
+            "SCRIPT_NAME",
+            "Script-Name",
+            "PATH_INFO",
+            "path.info",
+            "X-Script-Name",
+            "X-Accel-Mapping",
+            "X-Accel-Redirect",
+            "X-Sendfile-Type",
+            "X-Middleware-Subrequest",
+            "x_middleware_rewrite",
+            "X-Invoke-Path",
+            "X-Override-URL",
+            "X-HTTP-Host-Override",
+            "X-HTTP-DestinationURL",
+            "WL-Proxy-SSL",
+            "Ssl-Client-Verify",
+            "X-ARR-ClientCert",
         ] {
             assert!(left(&[(name, "x")]).is_empty(), "{name}");
         }
@@ -288,6 +331,9 @@ mod tests {
             "transfer-encoding",
             "user-agent",
             "via",
+            "remote",
+            "x-accelerate",
+            "x-ms-client-request-id",
             "x-api-key",
             "x-csrf-token",
             "x-requested-with",
@@ -319,6 +365,22 @@ mod tests {
         strip_response(&mut headers);
         assert_eq!(headers.keys_len(), 4);
         assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
+    }
+
+    #[test]
+    fn a_second_spelling_of_what_a_rule_reads_is_seen() {
+        let read = [HeaderName::from_static("x-tenant-id"), HeaderName::from_static("authorization")];
+        for (name, seen) in [
+            ("X_Tenant_Id", true),
+            ("x-tenant_id", true),
+            ("x.tenant-id", true),
+            ("x-tenant-id", false),
+            ("x_tenant", false),
+            ("a_b", false),
+        ] {
+            assert_eq!(respells(&map(&[("accept", "x"), (name, "x")]), &read), seen, "{name}");
+        }
+        assert!(!respells(&map(&[("x_tenant_id", "x")]), &[]));
     }
 
     #[test]

@@ -40,8 +40,8 @@ impl PathOptions {
 ///
 /// Escapes of `A-Z a-z 0-9 - . _ ~` are decoded, once; the others stay, in upper case; what may not stand in a path raw (RFC 3986 section 3.3) is
 /// escaped; then dot segments go, then slashes merge. What could mean something else to an app than to a rule is refused, whatever the options:
-/// backslashes, control bytes and NUL, raw or escaped, broken escapes, and dot segments hidden behind a parameter or an escaped slash (`/..;/`,
-/// `/..%2F`).
+/// backslashes, control bytes and NUL, raw or escaped, broken escapes, ASCII in overlong UTF-8 (`%C0%AF`), and dot segments hidden behind a
+/// parameter or an escaped slash (`/..;/`, `/..%3B/`, `/..%2F`).
 pub fn path<'a>(raw: &'a str, options: &PathOptions) -> Result<Cow<'a, str>, Malformed> {
     let bytes = raw.as_bytes();
     if bytes.first() != Some(&b'/') {
@@ -105,6 +105,8 @@ fn is_canonical(bytes: &[u8], options: &PathOptions) -> Result<bool, Malformed> 
             Kind::Semicolon if options.parameters == Parameters::Reject => return Err(PARAMETER),
             Kind::Refused => return Err(Malformed("the path has a character that no path has")),
             Kind::Percent => match bytes.get(at + 1..at + 3) {
+                // What an overlong form begins with.
+                Some(&[b'C', b'0' | b'1'] | &[b'E' | b'F', b'0'] | &[b'F', b'8' | b'C']) => return Ok(false),
                 // Frequent in real paths and canonical already: an escaped space or letter beyond ASCII.
                 Some(&[b'2', b'0'] | &[b'8'..=b'9' | b'A'..=b'F', b'0'..=b'9' | b'A'..=b'F']) => after_slash = false,
                 _ => return Ok(false),
@@ -151,6 +153,9 @@ fn rewritten(bytes: &[u8], options: &PathOptions) -> Result<String, Malformed> {
     if out.is_empty() {
         out.push(b'/');
     }
+    if out.windows(6).any(is_overlong) {
+        return Err(Malformed("the path has a character in overlong UTF-8"));
+    }
     String::from_utf8(out).map_err(|_| Malformed("the path is not text"))
 }
 
@@ -187,7 +192,10 @@ fn hides_dots(segment: &[u8]) -> Result<(), Malformed> {
     loop {
         let end = rest.windows(3).position(|w| w == b"%2F");
         let part = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
-        let name = part.split(|b| *b == b';').next().unwrap_or(part);
+        let parameter = part.iter().position(|b| *b == b';');
+        // Not a parameter to most, but to who decodes before he cuts.
+        let escaped = part.windows(3).position(|w| w == b"%3B");
+        let name = parameter.into_iter().chain(escaped).min().and_then(|end| part.get(..end)).unwrap_or(part);
         let whole = name.len() == segment.len();
         if !whole && matches!(name, b"." | b"..") {
             return Err(Malformed("the path hides a dot segment"));
@@ -197,6 +205,16 @@ fn hides_dots(segment: &[u8]) -> Result<(), Malformed> {
             None => return Ok(()),
         }
     }
+}
+
+/// Whether two escapes begin an overlong form of an ASCII character (RFC 3629 section 3): to a decoder that does not refuse it, `%C0%AE` is a dot
+/// and `%C1%A1` an `a` (CVE-2000-0884, CVE-2008-2938). Letters beyond ASCII are let be: not every app speaks UTF-8.
+fn is_overlong(escapes: &[u8]) -> bool {
+    let [b'%', high, low, b'%', next_high, next_low] = escapes else { return false };
+    matches!(
+        ([high, low], [next_high, next_low]),
+        ([b'C', b'0' | b'1'], [b'8'..=b'9' | b'A'..=b'B', _]) | ([b'E', b'0'], [b'8', b'0' | b'1']) | ([b'F', b'0' | b'8' | b'C'], [b'8', b'0'])
+    )
 }
 
 fn hex(digit: u8) -> Result<u8, Malformed> {
@@ -247,6 +265,7 @@ mod tests {
             ("/.well-known/x", "/.well-known/x"),
             ("/...", "/..."),
             ("/..a/.b", "/..a/.b"),
+            ("/a%3bb/...%3B", "/a%3Bb/...%3B"),
             ("/a/./b", "/a/b"),
             ("/a/../b", "/b"),
             ("/a/%2e%2e/b", "/b"),
@@ -263,6 +282,14 @@ mod tests {
             ("/!$&'()*+,=:@", "/!$&'()*+,=:@"),
         ] {
             assert_eq!(strict(raw).as_deref(), Ok(canonical), "{raw}");
+        }
+    }
+
+    /// Real letters in UTF-8, Latin-1 (`%E9`) and the like have their own bytes and stay.
+    #[test]
+    fn letters_beyond_ascii_are_no_overlong_forms() {
+        for path in ["/%C3%A9%E9", "/%C0", "/%C0/%80", "/%C0a", "/%E0%A4%A8", "/%E2%82%AC", "/%F0%9F%98%80", "/%25C0%AE", "/%F8r"] {
+            assert_eq!(strict(path).as_deref(), Ok(path));
         }
     }
 
@@ -298,8 +325,20 @@ mod tests {
             "/a%2Fb",
             "/a;b",
             "/..;/admin",
+            "/..%3b/admin",
             "/a/;/b",
             "/%2e%2e%2fadmin",
+            "/%u002fadmin",
+            "/%u2215",
+            "/%c0%ae%c0%ae/admin",
+            "/%C0%AFadmin",
+            "/%c1%a1dmin",
+            "/a%c1%9cb",
+            "/%e0%80%af",
+            "/%E0%81%A1dmin",
+            "/%f0%80%80%af",
+            "/%f8%80%80%80%af",
+            "/%fc%80%80%80%80%af",
         ] {
             assert!(strict(raw).is_err(), "{raw:?}");
         }
@@ -316,7 +355,18 @@ mod tests {
 
     #[test]
     fn dots_behind_a_parameter_or_an_escaped_slash_stay_refused() {
-        for raw in ["/..;/admin", "/a/..;x=1/b", "/.;/a", "/a/..%2Fadmin", "/a/x%2f..%2fadmin", "/a/x%2F..", "/%2e%2e;/a", "/x%2F..;a/b"] {
+        for raw in [
+            "/..;/admin",
+            "/a/..;x=1/b",
+            "/.;/a",
+            "/a/..%2Fadmin",
+            "/a/x%2f..%2fadmin",
+            "/a/x%2F..",
+            "/%2e%2e;/a",
+            "/x%2F..;a/b",
+            "/..%3b/a",
+            "/a/.%3B",
+        ] {
             assert!(keep(raw).is_err(), "{raw}");
         }
         for raw in ["/a\\b", "/a%5cb", "/a%00", "/a#b", "/a%1f"] {
@@ -354,7 +404,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics_and_is_idempotent(raw in "/([a-c./;%~\\\\# é]|%2[eEfF5]|%5[cC]|%6[1a]|\\PC){0,24}") {
+        fn never_panics_and_is_idempotent(raw in "/([a-c./;%~\\\\# é]|%2[eEfF5]|%5[cC]|%6[1a]|%[cCeEfF][0-9]|%[89aA][0-9a-f]|\\PC){0,24}") {
             for options in [PathOptions::STRICT, PathOptions::LENIENT, KEEP] {
                 if let Ok(once) = path(&raw, &options) {
                     let twice = path(&once, &options).map(Cow::into_owned);

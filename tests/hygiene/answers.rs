@@ -48,6 +48,13 @@ fn moods(received: &Received) -> Reply {
         "/hops" => keep(
             "HTTP/1.1 200 OK\r\nConnection: X-Hop, close-not\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: x\r\nUpgrade: h2c\r\nX-End: 2\r\nContent-Length: 2\r\n\r\nok",
         ),
+        "/head" => {
+            keep("HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Padding: 0123456\r\n\r\nevil")
+        }
+        "/204-length" => keep("HTTP/1.1 204 No Content\r\nContent-Length: 42\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"),
+        "/204-chunked" => keep("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n"),
+        "/205-length" => keep("HTTP/1.1 205 Reset Content\r\nContent-Length: 4\r\n\r\nevil"),
+        "/304-body" => keep("HTTP/1.1 304 Not Modified\r\nContent-Length: 42\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"),
         "/same-lengths" => keep("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok"),
         _ => Reply::text("fine"),
     }
@@ -96,6 +103,37 @@ fn bytes_behind_an_answer_are_nobodys_answer() {
         assert_eq!(status(&world.get("/behind", "")), 200);
         let answer = world.get("/fine", "");
         assert!(answer.ends_with("\r\n\r\nfine"), "{answer}");
+    }
+}
+
+/// HEAD, 204 and 304 have no body, whatever they say of one: an app that sends one all the same must not answer the next request with it.
+#[test]
+fn a_body_where_there_may_be_none_is_nobodys_answer() {
+    let world = World::with(Origin::start(moods));
+    let mut h2 = world.h2();
+    for (method, path, expected) in [
+        ("HEAD", "/head", 200),
+        ("GET", "/204-length", 204),
+        ("GET", "/204-chunked", 204),
+        ("GET", "/304-body", 304),
+        ("HEAD", "/304-body", 304),
+    ] {
+        for _ in 0..5 {
+            // The connection stays open, so that what is too much would show before the next answer.
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nHost: wiki.localhost\r\n\r\nGET /fine HTTP/1.1\r\nHost: wiki.localhost\r\nConnection: close\r\n\r\n"
+            );
+            let answer = world.plain(request.as_bytes());
+            let statuses: Vec<u16> = answer.match_indices("HTTP/1.1 ").map(|(at, _)| status(&answer[at..])).collect();
+            assert_eq!(statuses, [expected, 200], "{method} {path}: {answer}");
+            assert!(answer.ends_with("\r\n\r\nfine") && !answer.contains("evil"), "{method} {path}: {answer}");
+            let first = answer.split("\r\n\r\n").next().unwrap().to_lowercase();
+            assert!(expected != 204 || !first.contains("content-length") && !first.contains("transfer-encoding"), "{first}");
+            let fields = [(":method", method), (":scheme", "https"), (":authority", "wiki.localhost"), (":path", path)];
+            let outcome = h2.ask(&fields);
+            assert_eq!((outcome.status, outcome.body.len(), outcome.whole), (expected, 0, true), "HTTP/2 {method} {path}: {outcome:?}");
+            assert_eq!(h2.get("wiki.localhost", "/fine").body, b"fine");
+        }
     }
 }
 

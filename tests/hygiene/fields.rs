@@ -5,7 +5,7 @@ use support::RawTls;
 use super::*;
 
 /// All that we say, and nothing else beside what the client may say.
-const OURS: [&str; 9] = [
+pub const OURS: [&str; 9] = [
     "forwarded",
     "host",
     "traceparent",
@@ -18,7 +18,7 @@ const OURS: [&str; 9] = [
 ];
 
 /// Lines that a client may send, after which an app must still believe what is named as ours.
-const FORGED: &[&str] = &[
+pub const FORGED: &[&str] = &[
     "Vestibule-Device-Id: forged",
     "VESTIBULE-DEVICE-ID: forged",
     "vestibule_device_id: forged",
@@ -309,4 +309,131 @@ fn an_expected_continue_is_ours_to_give_and_only_when_the_policy_lets_the_body_c
     assert_eq!(status(&answer), 403, "refused without asking for the body: {answer}");
     let [received] = &world.received()[..] else { panic!("one request") };
     assert_eq!((received.header("expect"), received.body.as_slice()), (vec![], &b"hello"[..]));
+}
+
+/// Fields by which apps and frameworks let a proxy before them say what was asked for, by whom, or what may be skipped.
+pub const REWRITES: &[&str] = &[
+    "X-Original-URL: /admin",
+    "X-Original-URI: /admin",
+    "X-Rewrite-URL: /admin",
+    "X-Rewrite-Uri: /admin",
+    "X-Override-URL: /admin",
+    "X-Forwarded-Uri: /admin",
+    "X-Forwarded-Path: /admin",
+    "X-Forwarded-Prefix: /admin",
+    "X-Forwarded-Method: DELETE",
+    "X-Forwarded-Scheme: http",
+    "X-HTTP-Method: DELETE",
+    "X-HTTP-Method-Override: DELETE",
+    "X_HTTP_Method_Override: DELETE",
+    "X-Method-Override: DELETE",
+    "X-HTTP-Host-Override: odd.corp.example",
+    "X-HTTP-DestinationURL: http://odd.corp.example/admin",
+    "SCRIPT_NAME: /admin",
+    "Script-Name: /admin",
+    "PATH_INFO: /admin",
+    "Path-Info: /admin",
+    "X-Script-Name: /admin",
+    "X-Invoke-Path: /admin",
+    "X-Middleware-Subrequest: middleware:middleware:middleware",
+    "X-Accel-Mapping: /=/etc/",
+    "X-Accel-Redirect: /admin",
+    "X-Sendfile-Type: X-Accel-Redirect",
+    "X-Envoy-Original-Path: /admin",
+    "Remote-User: root",
+    "REMOTE_USER: root",
+    "X-Remote-User: root",
+    "X-Remote-Group: system:masters",
+    "X-WEBAUTH-USER: root",
+    "X-Auth-Request-User: root",
+    "X-Authenticated-User: root",
+    "X-MS-CLIENT-PRINCIPAL-NAME: root",
+    "WL-Proxy-Client-IP: 127.0.0.1",
+    "X-Forward-For: 127.0.0.1",
+    "Ssl-Client-Verify: SUCCESS",
+];
+
+/// CVE-2025-29927, CVE-2025-61780 and their kind.
+#[test]
+fn no_field_makes_the_app_see_another_request_or_another_person() {
+    let world = World::new();
+    let mut h2 = world.h2();
+    for line in REWRITES {
+        assert_eq!(status(&world.get("/asked", &format!("{line}\r\n"))), 200, "{line}");
+        let (name, value) = line.split_once(": ").unwrap();
+        let name = name.to_lowercase();
+        assert_eq!(h2.ask(&[&h2::get("wiki.localhost", "/asked")[..], &[(&name, value)]].concat()).status, 200, "{line}");
+    }
+    let received = world.received();
+    assert_eq!(received.len(), REWRITES.len() * 2);
+    for request in received {
+        assert_eq!(request.line(), "GET /asked HTTP/1.1");
+        let mut names = request.header_names();
+        names.retain(|name| name != "x-request-id");
+        names.sort();
+        assert_eq!(names, OURS, "{}", request.text());
+    }
+}
+
+/// An app that answers TRACE, as Apache does by default, would show our fields to the client.
+#[test]
+fn no_app_echoes_our_fields_to_the_client() {
+    let world = World::with(Origin::start(|received| Reply::text(&received.text())));
+    for method in ["TRACE", "TRACK"] {
+        let answer = world.plain(format!("{method} / HTTP/1.1\r\nHost: wiki.localhost\r\nMax-Forwards: 3\r\n\r\n").as_bytes());
+        assert_eq!(status(&answer), 400, "{answer}");
+        let fields = [(":method", method), (":scheme", "https"), (":authority", "wiki.localhost"), (":path", "/")];
+        assert_eq!(world.h2().ask(&fields).status, 400);
+    }
+    assert_eq!(world.lines(), Vec::<String>::new());
+}
+
+/// CGI, WSGI and PHP make `HTTP_X_TENANT_ID` of each of these; a rule reads only the first.
+#[test]
+fn a_second_spelling_of_a_field_that_a_rule_reads_has_no_meaning() {
+    let origin = Origin::answering(Reply::text("ok"));
+    let lab = Lab::new();
+    let rules = "{name: other, when: {http.header.x-tenant-id: other}, then: block}\n      - {name: rest, then: forward}";
+    let config = World::config(&origin).replace("{name: rest, then: forward}", rules);
+    let proxy = lab.start(&config);
+    let world = World { lab, origin, proxy };
+    for line in ["X_Tenant_Id: other", "x-tenant_id: other", "X.Tenant.Id: other", "X-Tenant-Id: mine\r\nX_Tenant-Id: other"] {
+        assert_eq!(status(&world.get("/", &format!("{line}\r\n"))), 400, "{line}");
+        let fields: Vec<(String, String)> =
+            line.lines().filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_lowercase(), value.into())).collect();
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(world.h2().ask(&[&h2::get("wiki.localhost", "/")[..], &fields].concat()).status, 400, "{line}");
+    }
+    assert_eq!(status(&world.get("/", "X-Tenant-Id: other\r\n")), 403);
+    assert_eq!(status(&world.get("/", "X-Tenant-Id: mine\r\nX_Tenant: other\r\n")), 200);
+    let [received] = &world.received()[..] else { panic!("one request") };
+    assert_eq!((received.header("x-tenant-id"), received.header("x_tenant")), (vec!["mine".into()], vec!["other".into()]));
+}
+
+/// RFC 9113 section 8.2.3: crumbs are one field to an app, and a crumb is nothing else than a cookie.
+#[test]
+fn cookie_crumbs_are_one_field_and_hide_nothing() {
+    let world = World::new();
+    let crumbs = [
+        ("cookie", "a=b"),
+        ("x-between", "1"),
+        ("cookie", ""),
+        ("cookie", "c=d; e=f"),
+        ("cookie", "vestibule-notice=forged"),
+        ("cookie", "g"),
+    ];
+    assert_eq!(world.h2().ask(&[&h2::get("wiki.localhost", "/h2")[..], &crumbs].concat()).status, 200);
+    assert_eq!(status(&world.get("/h1", "Cookie: a=b\r\nCookie: c=d; vestibule-notice=forged\r\nCookie: e=f\r\n")), 200);
+    for crumb in ["a=b\r\ncookie: c", "a\nb", "a\0b"] {
+        let outcome = world.h2().ask(&[&h2::get("wiki.localhost", "/h2")[..], &[("cookie", "x"), ("cookie", crumb)]].concat());
+        assert!(outcome.status == 400 || outcome.reset.is_some() || outcome.goaway.is_some(), "{crumb:?}: {outcome:?}");
+    }
+    let received = world.received();
+    assert_eq!(received.len(), 2);
+    for request in received {
+        let [cookie] = &request.header("cookie")[..] else { panic!("{}", request.text()) };
+        let cookies: Vec<&str> = cookie.split(';').map(str::trim).filter(|cookie| !cookie.is_empty()).collect();
+        assert_eq!(cookies[..3], ["a=b", "c=d", "e=f"], "{cookie}");
+        assert!(!cookie.contains("forged"), "{cookie}");
+    }
 }

@@ -224,21 +224,6 @@ fn no_field_breaks_out_of_its_line_on_the_way_from_http2_to_http1() {
     assert_eq!(world.lines(), Vec::<String>::new());
 }
 
-/// A chunked body's content, and its trailers.
-fn unchunked(mut body: &[u8]) -> (Vec<u8>, String) {
-    let mut content = Vec::new();
-    loop {
-        let end = body.windows(2).position(|w| w == b"\r\n").unwrap();
-        let size = usize::from_str_radix(std::str::from_utf8(&body[..end]).unwrap(), 16).unwrap();
-        body = &body[end + 2..];
-        if size == 0 {
-            return (content, String::from_utf8(body[..body.len() - 2].to_vec()).unwrap());
-        }
-        content.extend(&body[..size]);
-        body = &body[size + 2..];
-    }
-}
-
 /// RFC 9112 section 2.2 lets a reader take a bare line feed for a line's end. Then it must be one everywhere.
 #[test]
 fn a_bare_line_feed_ends_a_line_for_every_check_or_the_request_is_refused() {

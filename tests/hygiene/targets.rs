@@ -1,5 +1,8 @@
 //! Paths, hosts, and connections that may not speak for a host.
 
+use std::io::Write;
+use std::process::Stdio;
+
 use super::*;
 
 /// What an app that decodes, folds or cuts in its own way could take for `/admin/x`.
@@ -40,6 +43,24 @@ const DISGUISES: &[(&str, u16)] = &[
     ("/a%", 400),
     ("/a%4", 400),
     ("/a%zz", 400),
+    // Overlong UTF-8, and escapes that only some servers know.
+    ("/%c0%ae%c0%ae/admin", 400),
+    ("/a/..%c0%afadmin", 400),
+    ("/%C1%A1dmin/x", 400),
+    ("/%e0%80%af%e0%81%a1dmin", 400),
+    ("/%u0061dmin/x", 400),
+    ("/..%u002fadmin", 400),
+    ("/%%36%31dmin", 400),
+    ("/%2%36dmin", 400),
+    ("/admin%09", 400),
+    ("/admin%0a", 400),
+    ("/.;/admin/x", 400),
+    ("/a/%2e%2e;/admin", 400),
+    ("/a/..%3b/admin", 400),
+    ("/a%3bb/admin", 200),
+    ("/%2561dmin/x", 200),
+    ("/a/%252e%252e/admin", 200),
+    ("/..%252fadmin", 200),
     ("admin/x", 400),
     ("*", 400),
     ("/admin\tx", 400),
@@ -67,7 +88,10 @@ fn no_spelling_of_a_path_passes_a_rule_on_it() {
     for target in ["http://wiki.localhost/admin/x", "http://wiki.localhost//a/../%61dmin"] {
         assert_eq!(status(&world.get(target, "")), 403, "{target}");
     }
-    assert_eq!(world.lines(), Vec::<String>::new());
+    // Decoded once, never twice.
+    let open: Vec<String> = world.lines();
+    let kept = ["/a%3Bb/admin", "/%2561dmin/x", "/a/%252e%252e/admin", "/..%252fadmin"].map(|path| format!("GET {path} HTTP/1.1"));
+    assert_eq!(open, [&kept[..], &kept[..]].concat());
 }
 
 #[test]
@@ -218,6 +242,43 @@ fn a_connection_speaks_only_for_hosts_of_its_certificate() {
     assert_eq!(status(&world.plain(b"GET /plain HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n")), 200);
 }
 
+/// A session stands for a connection's device, not for its host: what it was made under opens nothing.
+#[test]
+fn a_session_resumed_under_another_host_skips_no_rule() {
+    let world = World::new();
+    let session = world.lab.path("session");
+    let ask = |name: &str, how: &str, requests: &str| {
+        let mut child = support::program("openssl")
+            .args(["s_client", "-ign_eof", "-servername", name, "-connect", &world.proxy.addr("edge").to_string(), "-CAfile"])
+            .arg(world.lab.ca.edge_ca())
+            .arg(how)
+            .arg(&session)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(requests.as_bytes()).unwrap();
+        String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout).into_owned()
+    };
+    let get = |host: &str, path: &str| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n");
+    let last = "Connection: close\r\n\r\n";
+    let made = ask("odd.corp.example", "-sess_out", &(get("odd.corp.example", "/a;b") + last));
+    assert!(made.contains("New, TLSv1") && made.contains("HTTP/1.1 200 "), "{made}");
+    for (name, host, path, expected) in [
+        ("wiki.localhost", "wiki.localhost", "/a;b", "HTTP/1.1 400 "),
+        ("wiki.localhost", "wiki.localhost", "/admin", "HTTP/1.1 403 "),
+        ("odd.corp.example", "wiki.localhost", "/admin", "HTTP/1.1 403 "),
+        ("elsewhere.example", "elsewhere.example", "/", "HTTP/1.1 421 "),
+        ("odd.corp.example", "elsewhere.example", "/", "HTTP/1.1 421 "),
+    ] {
+        let said = ask(name, "-sess_in", &(get(host, path) + last));
+        assert!(said.contains(expected), "{name} {host}{path}: {said}");
+        assert!(name != "odd.corp.example" || said.contains("Reused, TLSv1"), "{said}");
+    }
+    assert_eq!(world.lines(), ["GET /a;b HTTP/1.1"]);
+}
+
 #[test]
 fn the_admin_listener_is_not_behind_any_host() {
     let world = World::new();
@@ -229,4 +290,175 @@ fn the_admin_listener_is_not_behind_any_host() {
         }
     }
     assert_eq!(world.lines(), Vec::<String>::new());
+}
+
+/// A target in absolute form, and the like in HTTP/2: one host and one path in all of them, or none.
+#[test]
+fn no_form_of_a_target_names_one_thing_to_us_and_another_to_the_app() {
+    let world = World::new();
+    let get = |target: &str| status(&world.get(target, ""));
+    for target in [
+        "http:/admin",
+        "http:admin",
+        "http:///admin",
+        "http:////wiki.localhost/admin",
+        "http://wiki.localhost\\admin",
+        "http://wiki.localhost:80@odd.corp.example/",
+        "http://odd.corp.example@wiki.localhost/",
+        "http://wiki.localhost:80:81/",
+        "http://wiki.localhost:-80/",
+        "http://wiki.localhost%2fadmin/",
+        "http://wiki.localhost#@odd.corp.example/",
+        "http://wiki%2elocalhost/",
+        "http://[wiki.localhost]/",
+        "http://odd.corp.example/",
+        "https://odd.corp.example/",
+        "ws://wiki.localhost/",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "wiki.localhost",
+        "wiki.localhost:80",
+        "wiki.localhost/admin",
+        "@wiki.localhost/admin",
+        "?/admin",
+        "#/admin",
+        "%2fadmin",
+        ".",
+        "..",
+        "*",
+        "*/admin",
+        "/a /admin",
+        "/a\t/admin",
+    ] {
+        assert_eq!(get(target), 400, "HTTP/1.1 {target}");
+    }
+    for (target, expected) in [
+        ("HTTP://WIKI.Localhost:80/x", 200),
+        ("https://wiki.localhost?q=/admin", 200),
+        ("http://wiki.localhost/a/../admin", 403),
+        ("//wiki.localhost/x", 200),
+    ] {
+        assert_eq!(get(target), expected, "HTTP/1.1 {target}");
+    }
+    let ask = |method: &str, scheme: &str, authority: &str, path: &str| {
+        world.h2().ask(&[(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)])
+    };
+    for (method, scheme, authority, path) in [
+        ("GET", "https", "wiki.localhost", "http://wiki.localhost/x"),
+        ("GET", "https", "wiki.localhost", "https://odd.corp.example/"),
+        ("GET", "https", "wiki.localhost", "wiki.localhost/x"),
+        ("GET", "https", "wiki.localhost", "x"),
+        ("GET", "https", "wiki.localhost", "\\x"),
+        ("OPTIONS", "https", "wiki.localhost", "*"),
+        ("GET", "https", "wiki.localhost", "*"),
+        ("GET", "https", "wiki.localhost/x", "/"),
+        ("GET", "https", "wiki.localhost?x", "/"),
+        ("GET", "https", "wiki.localhost#x", "/"),
+        ("GET", "https", "wiki.localhost x", "/"),
+        ("GET", "https", "wiki.localhost\r\nx: y", "/"),
+        ("GET", "https", "x@wiki.localhost", "/"),
+        ("GET", "https", "https://wiki.localhost", "/"),
+        ("GET", "https", "wiki.localhost:x", "/"),
+        ("GET", "ftp", "wiki.localhost", "/"),
+        ("GET", "", "wiki.localhost", "/"),
+        ("GET", "https://x/?", "wiki.localhost", "/"),
+        ("GET", "http\r\nx: y", "wiki.localhost", "/"),
+        ("GET", "https ", "wiki.localhost", "/"),
+    ] {
+        let outcome = ask(method, scheme, authority, path);
+        let refused = outcome.status == 400 || outcome.reset == Some(1) || outcome.goaway == Some(1);
+        assert!(refused, "{method} {scheme:?} {authority:?} {path:?}: {outcome:?}");
+    }
+    // A pseudo-field that is missing, doubled, or behind another field.
+    for fields in [
+        &[(":method", "GET"), (":authority", "wiki.localhost"), (":path", "/")][..],
+        &[(":scheme", "https"), (":authority", "wiki.localhost"), (":path", "/")],
+        &[(":method", "GET"), (":scheme", "https"), (":authority", "wiki.localhost")],
+        &[(":method", "GET"), (":method", "POST"), (":scheme", "https"), (":authority", "wiki.localhost"), (":path", "/")],
+        &[(":method", "GET"), (":scheme", "https"), (":authority", "wiki.localhost"), (":path", "/"), (":path", "/b")],
+        &[(":method", "GET"), (":scheme", "https"), (":authority", "wiki.localhost"), ("x", "y"), (":path", "/")],
+    ] {
+        let outcome = world.h2().ask(fields);
+        assert!(outcome.status == 400 || outcome.reset == Some(1) || outcome.goaway == Some(1), "{fields:?}: {outcome:?}");
+    }
+    // The scheme is what the connection is, whatever the request says; Host alone names a host as well as `:authority`.
+    assert_eq!(ask("GET", "http", "wiki.localhost", "/scheme").status, 200);
+    assert_eq!(world.h2().ask(&[(":method", "GET"), (":scheme", "https"), (":path", "/host"), ("host", "WIKI.localhost.")]).status, 200);
+    // No path before a query is the root, as in an absolute form.
+    assert_eq!(ask("GET", "https", "wiki.localhost", "?/admin").status, 200);
+    let received = world.received();
+    let lines: Vec<String> = received.iter().map(Received::line).collect();
+    assert_eq!(
+        lines,
+        ["/x", "/?q=/admin", "/wiki.localhost/x", "/scheme", "/host", "/?/admin"].map(|target| format!("GET {target} HTTP/1.1"))
+    );
+    assert!(received.iter().all(|r| r.header("host") == ["wiki.localhost"]));
+    let told: Vec<String> = received.iter().flat_map(|r| r.header("x-forwarded-proto")).collect();
+    assert_eq!(told, ["http", "http", "http", "https", "https", "https"]);
+}
+
+/// Numbers that are 127.0.0.1 to some resolvers and a name to others (CVE-2021-29922), and other hosts that are half of something.
+#[test]
+fn a_host_is_a_name_or_an_address_and_not_both() {
+    let world = World::new();
+    for host in [
+        "127.1",
+        "0x7f.0.0.1",
+        "0177.0.0.1",
+        "2130706433",
+        "0x7f000001",
+        "127.0.0.1.5",
+        "wiki.localhost.1",
+        "[::1",
+        "::1",
+        "[::1]x",
+        "[::1%25lo]",
+        "[::127.0.0.1.1]",
+        "wiki.localhost\t",
+        "wiki_localhost:80x",
+        "wiki.localhost:0x50",
+        "wiki.localhost:65536",
+        "wiki.localhost: 80",
+        "xn--wrter-jua.ex\u{e4}mple",
+        "wiki\u{3002}localhost",
+        "wiki.localhost%00",
+        "-@wiki.localhost",
+        "wiki.localhost;x",
+        "wiki.localhost\\x",
+        "wiki.localhost?x",
+        "wiki.localhost#x",
+        "\"wiki.localhost\"",
+        "http://wiki.localhost",
+    ] {
+        let answer = world.plain(format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes());
+        // White space around a value is no part of it.
+        assert_eq!(status(&answer), if host.ends_with('\t') { 200 } else { 400 }, "HTTP/1.1 {host:?}");
+        let outcome = world.h2().get(host, "/");
+        assert!(outcome.status == 400 || outcome.reset == Some(1) || outcome.goaway == Some(1), "HTTP/2 {host:?}: {outcome:?}");
+    }
+    assert_eq!(world.lines(), ["GET / HTTP/1.1"]);
+    assert_eq!(world.received()[0].header("host"), ["wiki.localhost"]);
+}
+
+/// A method is a token that passes on as it is; what is none is refused, and none has a meaning that the app would not see.
+#[test]
+fn a_method_is_one_word_and_stays_as_it_is() {
+    let world = World::new();
+    for method in ["G\tET", "GET ", " GET", "GE\0T", "G\u{e9}T", "GET:", "GET/", "(GET)", "\"GET\"", "GET\u{b}", "", "G,ET"] {
+        let answer = world.plain(format!("{method} /m HTTP/1.1\r\nHost: wiki.localhost\r\nConnection: close\r\n\r\n").as_bytes());
+        assert_eq!(status(&answer), 400, "{method:?}: {answer}");
+        let fields = [(":method", method), (":scheme", "https"), (":authority", "wiki.localhost"), (":path", "/m")];
+        let outcome = world.h2().ask(&fields);
+        assert!(outcome.status == 400 || outcome.reset == Some(1) || outcome.goaway == Some(1), "{method:?}: {outcome:?}");
+    }
+    let methods = ["get", "Get", "PROPFIND", "M-SEARCH", "!$%&'*+-.^_`|~", "HEADX", "PRI"];
+    let mut expected = Vec::new();
+    for method in methods {
+        let answer = world.plain(format!("{method} /m HTTP/1.1\r\nHost: wiki.localhost\r\nConnection: close\r\n\r\n").as_bytes());
+        assert_eq!(status(&answer), 200, "{method}");
+        let fields = [(":method", method), (":scheme", "https"), (":authority", "wiki.localhost"), (":path", "/m")];
+        assert_eq!(world.h2().ask(&fields).status, 200, "{method}");
+        expected.extend([format!("{method} /m HTTP/1.1"), format!("{method} /m HTTP/1.1")]);
+    }
+    assert_eq!(world.lines(), expected);
 }

@@ -23,6 +23,7 @@ mod config;
 pub mod firefox;
 pub mod h2;
 mod lab;
+mod nginx;
 mod origin;
 pub mod packets;
 mod proxy;
@@ -32,6 +33,7 @@ pub mod venv;
 pub use client::{Answer, Curl, RawTls, raw, tcp, tls_client, tls_config};
 pub use config::Config;
 pub use lab::{Lab, Run};
+pub use nginx::{Nginx, free_port};
 pub use origin::{Origin, Received, Reply};
 pub use proxy::{Metrics, Proxy};
 
