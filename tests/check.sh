@@ -32,12 +32,13 @@ step() { # step NAME COMMAND...
 
 # What the checks call, and the package that has it.
 programs=(
-    curl=curl openssl=openssl python3=python3 chromium=chromium nginx=nginx-light haproxy=haproxy
+    curl=curl openssl=openssl python3=python3 chromium=chromium nginx=nginx-light
     firefox-esr=firefox-esr wget=wget node=nodejs java=openjdk-17-jdk-headless javac=openjdk-17-jdk-headless
     gcc=gcc git=git shellcheck=shellcheck ip=iproute2
+    haproxy=haproxy testssl=testssl.sh slowhttptest=slowhttptest h2load=nghttp2-client nghttp=nghttp2-client
 )
 # The real clients and servers that the tests drive. A test that drives one leaves a mark; without its mark the run fails.
-driven=(curl openssl python3 chromium nginx haproxy firefox-esr wget node java)
+driven=(curl openssl python3 chromium nginx firefox-esr wget node java haproxy testssl slowhttptest h2load nghttp)
 
 rust_components() {
     if cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1; then return 0; fi
@@ -74,7 +75,7 @@ PYTHON
 drove() {
     local program version result=0
     for program in "${driven[@]}"; do
-        version=$({ "$program" --version || "$program" version || "$program" -v; } 2>&1 | grep -m1 -E '[0-9]+\.[0-9]+') || version=
+        version=$({ "$program" --version || "$program" version || "$program" -v || "$program" -h; } 2>&1 | grep -m1 -E '[0-9]+\.[0-9]+') || version=
         if [ -z "$version" ]; then
             echo "$program: MISSING"
             result=1

@@ -9,6 +9,8 @@ mod chance;
 mod crowds;
 #[path = "hostile/floods.rs"]
 mod floods;
+#[path = "hostile/floods_of_requests.rs"]
+mod floods_of_requests;
 #[path = "hostile/heads.rs"]
 mod heads;
 #[path = "hostile/hellos.rs"]
@@ -17,6 +19,8 @@ mod hellos;
 mod limits;
 #[path = "hostile/records.rs"]
 mod records;
+#[path = "hostile/slow.rs"]
+mod slow;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -149,8 +153,15 @@ fn app(received: &Received) -> Reply {
     match line.split(' ').nth(1).unwrap_or_default() {
         "/hang" => Reply::Hang(Vec::new()),
         "/large" => Reply::Bytes([b"HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n".to_vec(), vec![b'x'; 64 << 20]].concat()),
+        "/unique" => Reply::status("200 OK", &format!("X-Unique: {}\r\n", unique(received.connection).repeat(1000)), "unique"),
         _ => Reply::text("good"),
     }
+}
+
+/// Eight letters that never came before.
+fn unique(connection: usize) -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    format!("{:04x}{:04x}", connection & 0xffff, COUNT.fetch_add(1, Ordering::SeqCst) & 0xffff)
 }
 
 /// Until the other side closes, with or without good manners; what came. Fails at the deadline.

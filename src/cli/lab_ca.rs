@@ -32,8 +32,8 @@ pub const DEFAULT_HOSTS: [&str; 8] =
     ["localhost", "wiki.localhost", "payroll.localhost", "git.localhost", "wiki.corp.example", "*.corp.example", "127.0.0.1", "::1"];
 
 const CA_DAYS: i64 = 3650;
-/// Apple's systems refuse a server certificate that lives longer than 825 days, also one of a private authority.
-const EDGE_DAYS: i64 = 820;
+/// Apple's systems refuse a server certificate that lives longer than 825 days, also one of a private authority; Mozilla's advice is a year.
+const EDGE_DAYS: i64 = 365;
 const CRL_DAYS: i64 = 365;
 
 #[derive(Debug, thiserror::Error)]

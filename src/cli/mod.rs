@@ -83,7 +83,8 @@ pub fn main() -> ExitCode {
 
 /// Logs for the operator go to standard error, as JSON lines when `VESTIBULE_LOG_FORMAT` is `json`; `VESTIBULE_LOG` sets the level.
 fn tell_operator(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("VESTIBULE_LOG").unwrap_or_else(|_| level.into());
+    // h2 warns of a peer's mistakes, and a peer may make as many as it likes.
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VESTIBULE_LOG").unwrap_or_else(|_| format!("{level},h2=error").into());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     if std::env::var("VESTIBULE_LOG_FORMAT").is_ok_and(|format| format == "json") {
         builder.json().init();

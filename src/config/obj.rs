@@ -98,6 +98,12 @@ impl<'a> Obj<'a> {
         self.get(key).and_then(walk::bytes).or_else(|| self.default(key).and_then(units::size))
     }
 
+    /// Bytes a second.
+    pub fn bandwidth(&self, key: &str) -> u64 {
+        let text = self.get(key).and_then(Node::text);
+        text.and_then(units::bandwidth).or_else(|| self.default(key).and_then(units::bandwidth)).unwrap_or_default()
+    }
+
     /// A whole number; the shape's range is inside every type that asks.
     pub fn count<T: TryFrom<u64> + Default>(&self, key: &str) -> T {
         self.number(key).or_else(|| self.default(key)?.parse().ok()).and_then(|number| T::try_from(number).ok()).unwrap_or_default()

@@ -175,6 +175,7 @@ impl<'a> Serving<'a> {
             client_hello: bytes("client_hello"),
             proxy_header: bytes("proxy_header"),
             body_size: obj.size("body_size"),
+            body_rate: obj.bandwidth("body_rate"),
             drain: obj.duration("drain"),
             upstream_idle: obj.count("upstream_idle"),
             upstream_connections: obj.count("upstream_connections"),

@@ -7,7 +7,7 @@ mod upstream;
 pub use self::fingerprints::{BASELINE, CENSUS, FINGERPRINTS, NETWORK};
 pub use self::policy::{DELEGATION, EXCEPTION, EXPECTED, GUARDRAIL, LADDER, PATHS, RESTRICTION, TEST};
 pub use self::upstream::{ASSERTION, EJECTION, FORWARD_AUTH, FORWARDED, HEALTH, PATH, PROXY_PROTOCOL, TIMEOUTS, UPSTREAM, UPSTREAM_TLS};
-use super::shape::Kind::{Apps, Condition, Count, CountOr, Duration, Flag, List, Map, Name, Size, Some, Text, Word};
+use super::shape::Kind::{Apps, Bandwidth, Condition, Count, CountOr, Duration, Flag, List, Map, Name, Size, Some, Text, Word};
 use super::shape::Need::{Absent, Default, Required};
 use super::shape::{Key, Kind, Need, Shape};
 
@@ -250,6 +250,12 @@ pub static LIMITS: Shape = Shape {
             Size("1", "512GiB"),
             Absent("unlimited"),
             "Bytes of a request's body, unless a restriction says less. Beyond it: 413.",
+        ),
+        key(
+            "body_rate",
+            Bandwidth("1/s", "1GiB/s"),
+            Default("100/s"),
+            "A request's body may keep the app waiting for `idle` in all, and a second more for each so many bytes that came, until the app answers: 400 beyond it. gRPC is spared. Slower: clients that send a byte at a time (slow POST) hold the app's connections for longer.",
         ),
         key("drain", Duration("100ms", "24h"), Default("30s"), "How long a stopping proxy lets running requests finish."),
         key("upstream_idle", Count { min: 0, max: 100_000 }, Default("256"), "Idle upstream connections kept for one server and worker."),

@@ -155,6 +155,8 @@ pub struct Limits {
     pub proxy_header: usize,
     /// Bytes of a request's body, unless the app's restrictions say less. None by default: unlimited.
     pub body_size: Option<u64>,
+    /// Bytes of a request's body that are worth another second's wait. 100.
+    pub body_rate: u64,
     /// How long a stopping proxy lets running requests finish. 30 s.
     pub drain: Duration,
     /// Idle upstream connections kept for one server and worker. 64.

@@ -81,6 +81,19 @@ impl<F: Future, S> Turns<F, S> {
     }
 }
 
+impl<F: Future, S: AsyncWrite + Unpin> Turns<F, S> {
+    /// Writes the last words of a connection that is over, and shuts the stream.
+    pub async fn part(self: Pin<&mut Self>, words: [u8; 17]) {
+        let release = self.project().release;
+        release.0.borrow_mut().held.extend_from_slice(&words);
+        let _ = std::future::poll_fn(|cx| {
+            ready!(release.poll(cx))?;
+            Pin::new(&mut release.0.borrow_mut().stream).poll_shutdown(cx)
+        })
+        .await;
+    }
+}
+
 impl<F: Future, S: AsyncWrite + Unpin> Future for Turns<F, S> {
     type Output = F::Output;
 

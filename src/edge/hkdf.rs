@@ -8,17 +8,30 @@ use std::sync::LazyLock;
 use ::aws_lc_rs::hmac;
 use rustls::crypto::tls13::{Hkdf, HkdfUsingHmac};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, hmac as tls};
-use rustls::{SupportedCipherSuite, Tls13CipherSuite};
+use rustls::{CipherSuite, SupportedCipherSuite, Tls13CipherSuite};
 use smallvec::SmallVec;
 
-/// The provider of aws-lc-rs, with this key schedule.
+/// The provider of aws-lc-rs, with this key schedule. Its suites stand in the order in which the server prefers them: all are strong, so the
+/// fastest comes first.
 pub fn provider() -> CryptoProvider {
     let provider = aws_lc_rs::default_provider();
     let suite = |theirs: SupportedCipherSuite| {
         let own = theirs.tls13().and_then(|theirs| SUITES.iter().find(|own| own.common.suite == theirs.common.suite));
         own.map_or(theirs, SupportedCipherSuite::Tls13)
     };
-    CryptoProvider { cipher_suites: provider.cipher_suites.iter().copied().map(suite).collect(), ..provider }
+    let mut cipher_suites: Vec<_> = provider.cipher_suites.iter().copied().map(suite).collect();
+    // Stable: TLS 1.3 before 1.2, ECDSA before RSA.
+    cipher_suites.sort_by_key(|suite| (suite.tls13().is_none(), !is_aes_128(suite.suite())));
+    CryptoProvider { cipher_suites, ..provider }
+}
+
+const fn is_aes_128(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
 }
 
 /// Each of TLS 1.3's suites whose hash is known here.

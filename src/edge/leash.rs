@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::chatter::Chatter;
+use super::chatter::{Broken, Chatter};
 use super::first::First;
 use crate::request::framing;
 
@@ -81,13 +81,13 @@ pub struct Leash {
     /// Over HTTP/2 bytes come that belong to no head, and a peer that takes nothing shows in no socket.
     multiplexed: Cell<bool>,
     /// Answers whose next part the connection could have and has not asked for.
-    offered: Cell<u32>,
-    /// When it last asked for a part of any.
-    asked: Cell<Instant>,
+    offers: RefCell<Offers>,
     /// A request is here, whole: the client has nothing more to send before its answer.
     whole: Cell<bool>,
     /// What is written from now on is the connection's last.
     parts: Cell<bool>,
+    /// Over HTTP/2: what the peer's frames end the connection for.
+    broken: Cell<Option<Broken>>,
 }
 
 impl Leash {
@@ -104,10 +104,10 @@ impl Leash {
             fresh: Cell::new(true),
             waker: RefCell::default(),
             multiplexed: Cell::new(false),
-            offered: Cell::new(0),
-            asked: Cell::new(since),
+            offers: RefCell::default(),
             whole: Cell::new(false),
             parts: Cell::new(false),
+            broken: Cell::new(None),
         }
     }
 
@@ -127,7 +127,7 @@ impl Leash {
         self.running.set(self.running.get() + 1);
         self.fresh.set(false);
         self.enter(Phase::Busy);
-        Busy { leash: Rc::clone(self), offers: false }
+        Busy { leash: Rc::clone(self), offer: None }
     }
 
     /// No request has come yet, and it may be waited for.
@@ -153,9 +153,27 @@ impl Leash {
         self.parts.get()
     }
 
-    /// Over HTTP/2, where a window that stays shut holds an answer back.
-    fn takes_nothing(&self, patience: Duration) -> bool {
-        self.multiplexed.get() && self.offered.get() > 0 && self.now.get().saturating_duration_since(self.asked.get()) >= patience
+    /// What the peer's frames, and not hyper, ended the connection for.
+    pub fn broken(&self) -> Option<Broken> {
+        self.broken.get()
+    }
+
+    /// Over HTTP/2, where a window that stays shut holds an answer back. What others of the connection's answers do does not help it.
+    fn held_back(&self, patience: Duration) -> HeldBack {
+        if !self.multiplexed.get() {
+            return HeldBack::No;
+        }
+        let offers = self.offers.borrow();
+        let now = self.now.get();
+        let waits = |since: &Instant| now.saturating_duration_since(*since);
+        let longest = offers.all().map(waits).max().unwrap_or_default();
+        if longest < patience {
+            HeldBack::No
+        } else if longest >= patience.saturating_mul(2) || offers.all().all(|since| waits(since) >= patience) {
+            HeldBack::TooLong
+        } else {
+            HeldBack::BesideOthers
+        }
     }
 
     /// Requests can come from now on.
@@ -202,9 +220,14 @@ impl Leash {
         }
         let now = self.now.get();
         let blocked = self.blocked.get().is_some_and(|since| now.saturating_duration_since(since) >= patience.idle);
-        if blocked || self.takes_nothing(patience.idle) {
-            self.tell(Order::Cut);
-            return Some(Cut::SlowRead);
+        match self.held_back(patience.idle) {
+            HeldBack::No if !blocked => {}
+            // The others are given as long again, and nothing new comes to share their connection.
+            HeldBack::BesideOthers if !blocked => self.tell(Order::Drain),
+            _ => {
+                self.tell(Order::Cut);
+                return Some(Cut::SlowRead);
+            }
         }
         let waited = now.saturating_duration_since(self.since.get());
         if waited >= GRACE && self.fresh.replace(false) {
@@ -227,22 +250,71 @@ impl Leash {
     }
 }
 
+/// Whether a shut window holds answers back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeldBack {
+    No,
+    /// Others go on.
+    BesideOthers,
+    TooLong,
+}
+
+/// Since when each offered answer waits for the connection to ask for its next part.
+#[derive(Debug, Default)]
+struct Offers {
+    since: Vec<Option<Instant>>,
+    free: Vec<usize>,
+}
+
+impl Offers {
+    fn all(&self) -> impl Iterator<Item = &Instant> {
+        self.since.iter().flatten()
+    }
+
+    fn add(&mut self, now: Instant) -> usize {
+        let place = self.free.pop().unwrap_or(self.since.len());
+        match self.since.get_mut(place) {
+            Some(since) => *since = Some(now),
+            None => self.since.push(Some(now)),
+        }
+        place
+    }
+
+    fn moved(&mut self, place: usize, now: Option<Instant>) {
+        if let Some(since) = self.since.get_mut(place) {
+            *since = now;
+        }
+        if now.is_none() {
+            self.free.push(place);
+        }
+    }
+}
+
 /// Held while a request is under way.
 #[derive(Debug)]
 pub struct Busy {
     leash: Rc<Leash>,
-    offers: bool,
+    /// The answer's place among the offers.
+    offer: Option<usize>,
 }
 
 impl Busy {
     /// The connection has just asked for the answer's next part. `more`: there may be another when it asks again; else it is told when.
     pub fn asked(&mut self, more: bool) {
-        self.leash.asked.set(self.leash.now.get());
-        if more != self.offers {
-            self.offers = more;
-            let offered = self.leash.offered.get();
-            self.leash.offered.set(if more { offered.saturating_add(1) } else { offered.saturating_sub(1) });
+        // Elsewhere a peer that takes nothing shows in the socket.
+        if !self.leash.multiplexed.get() {
+            return;
         }
+        let now = self.leash.now.get();
+        let mut offers = self.leash.offers.borrow_mut();
+        self.offer = match self.offer {
+            None if more => Some(offers.add(now)),
+            None => None,
+            Some(place) => {
+                offers.moved(place, more.then_some(now));
+                more.then_some(place)
+            }
+        };
     }
 }
 
@@ -255,9 +327,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        if self.offers {
-            self.asked(false);
-        }
+        self.asked(false);
         let left = self.leash.running.get().saturating_sub(1);
         self.leash.running.set(left);
         if left == 0 {
@@ -388,9 +458,6 @@ impl<S> Watched<S> {
     }
 }
 
-/// How a flood ends; hyper keeps no more of an error than its kind.
-pub const FLOOD: io::ErrorKind = io::ErrorKind::QuotaExceeded;
-
 impl Watch {
     fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
         if let (Self::Chatter(chatter), Poll::Ready(Ok(bytes))) = (self, written) {
@@ -423,8 +490,9 @@ impl<S: AsyncRead> AsyncRead for Watched<S> {
             match this.watch {
                 Watch::Framing(framing) => framing.pass(new),
                 Watch::Chatter(chatter) => {
-                    if !chatter.read(new, this.leash.now.get()) {
-                        return Poll::Ready(Err(io::Error::from(FLOOD)));
+                    if let Err(broken) = chatter.read(new, this.leash.now.get()) {
+                        this.leash.broken.set(Some(broken));
+                        return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                     }
                 }
             }

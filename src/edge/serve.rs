@@ -25,7 +25,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::first::First;
 use super::gathered::{Turns, gathered};
-use super::leash::{Busy, FLOOD, Held, Leash, Order, Still, Watched};
+use super::leash::{Busy, Held, Leash, Order, Still, Watched};
 use super::opening::{self, NoHello, Replayed};
 use super::proxy_protocol::Caller;
 use super::{Edge, Entrance, PanicGuard, Setup, socket};
@@ -254,10 +254,17 @@ async fn http2(edge: &Rc<Edge>, conn: Rc<Conn>, stream: Secured, leash: &Rc<Leas
         // What a client that reads nothing can make us keep, for each of its streams.
         .max_send_buf_size(128 << 10)
         .serve_connection(TokioIo::new(io), service);
-    let turns = pin!(Turns::new(serving, release));
-    let ended = heeding(leash, turns, |turns| turns.connection().graceful_shutdown()).await;
-    count_end(edge, ended);
+    let mut turns = pin!(Turns::new(serving, release));
+    let ended = heeding(leash, turns.as_mut(), |turns| turns.connection().graceful_shutdown()).await;
+    let Some(broken) = leash.broken() else { return count_end(edge, ended) };
+    edge.counts.rejected(broken.as_str());
+    // hyper takes it for a stream that failed, and says nothing.
+    let parting = turns.part(broken.goaway());
+    heeding(leash, Box::pin(tokio::time::timeout(PARTING, parting)).as_mut(), |_| {}).await;
 }
+
+/// How long a client that broke the protocol may take to let the reason through.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// Bytes and fields. Copied, as every limit here: a connection that held on to the rules of its first day would keep them, their apps' connections
 /// and their store alive after a reload.
@@ -283,9 +290,6 @@ fn count_end(edge: &Edge, ended: Option<hyper::Result<()>>) {
 
 /// What we, not the peer, ended an HTTP/2 connection for.
 fn broken_http2(cause: &(dyn Error + 'static)) -> Option<&'static str> {
-    if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-        return (io.kind() == FLOOD).then_some("h2_flood");
-    }
     let cause = cause.downcast_ref::<h2::Error>().filter(|cause| !cause.is_remote() && !cause.is_io())?;
     match cause.reason() {
         Some(h2::Reason::NO_ERROR) => None,

@@ -17,6 +17,7 @@ use super::bound::Bound;
 use super::paced::Paced;
 use super::pool::Conn;
 use super::rates::Lanes;
+use super::trickle::Trickle;
 
 /// What both sides of one exchange know of the request's body.
 pub(super) struct Flow {
@@ -27,6 +28,7 @@ pub(super) struct Flow {
     /// The upstream connection would take more, the client has sent nothing.
     pub(super) waiting: Cell<bool>,
     pub(super) fault: Cell<Option<Fault>>,
+    pub(super) trickle: Trickle,
     stopped: Cell<bool>,
     /// Of the upstream connection, while it waits for the client.
     body: Cell<Option<Waker>>,
@@ -46,6 +48,7 @@ impl Flow {
             ended: Cell::new(false),
             waiting: Cell::new(false),
             fault: Cell::new(None),
+            trickle: Trickle::default(),
             stopped: Cell::new(false),
             body: Cell::new(None),
         })
@@ -57,12 +60,15 @@ impl Flow {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 self.waiting.set(true);
+                self.trickle.waits(Instant::now);
                 self.body.set(Some(cx.waker().clone()));
                 return Poll::Pending;
             }
         };
         self.waiting.set(false);
-        self.last.set(Instant::now());
+        let now = Instant::now();
+        self.last.set(now);
+        self.trickle.came(now);
         // Anything but data is a trailer, and the end.
         match frame.map(|frame| frame.map(Frame::into_data)) {
             Some(Ok(Ok(data))) => {

@@ -18,6 +18,7 @@ mod rates;
 mod response;
 mod send;
 mod timer;
+mod trickle;
 mod upstreams;
 
 #[cfg(test)]

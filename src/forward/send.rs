@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -125,6 +126,8 @@ impl<'a> Exchange<'a> {
             drop(Rest::of(incoming, version));
             return Err(Failure::BodyTooLarge { limit });
         }
+        // There the app may be the one whose turn it is.
+        let grpc = !empty && head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         let rotation = app.rotation(begun);
         let mut again = (empty && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)).then(|| Copied::of(&head));
         // Over HTTP/2 a body that is said to be empty may still turn out a lie: the app learns its end, not its length, and so never takes it for whole.
@@ -134,6 +137,11 @@ impl<'a> Exchange<'a> {
             copied.trace = head.headers.get(&hygiene::TRACEPARENT).cloned();
         }
         let (body, flow) = RequestBody::new(incoming, version, (limit.unwrap_or(u64::MAX), order.bounds.lanes.as_ref()), begun);
+        if let Some(flow) = &flow
+            && !grpc
+        {
+            flow.trickle.hold_to(upstreams.floor);
+        }
         Ok(Self {
             begun: Some(begun),
             request: Some(Request::from_parts(head, body)),
@@ -210,7 +218,11 @@ impl<'a> Exchange<'a> {
         loop {
             let (deadline, sending) = match &self.flow {
                 Some(flow) if flow.ended.get() => (flow.last.get().max(patience.since) + self.timeouts.response, None),
-                Some(flow) => (flow.last.get().max(patience.since) + self.timeouts.idle, Some(flow)),
+                Some(flow) => {
+                    let still = flow.last.get().max(patience.since) + self.timeouts.idle;
+                    let trickling = flow.trickle.deadline(flow.bytes.get());
+                    (trickling.map_or(still, |end| end.min(still)), Some(flow))
+                }
                 None => (patience.since + self.timeouts.response, None),
             };
             if conn.timer().poll(cx, deadline).is_pending() {

@@ -10,6 +10,7 @@ use http::HeaderValue;
 use smallvec::SmallVec;
 
 use super::pool::{Caps, Server, UpFlag};
+use super::trickle::Floor;
 use crate::config::{self, At, HostHeader, Limits, Protocol, ProxyProtocol, Route, Timeouts, UpstreamTls};
 use crate::policy::AppId;
 
@@ -84,6 +85,8 @@ pub struct Upstreams {
     servers: HashMap<Reach, Rc<Server>>,
     /// Bytes of a request's body, where the app's restrictions say no less.
     pub(super) body_size: Option<u64>,
+    /// How slowly a request's body may come.
+    pub(super) floor: Floor,
 }
 
 #[derive(Debug)]
@@ -136,7 +139,8 @@ impl Upstreams {
                 timeouts: route.upstream.timeouts,
             })
             .collect();
-        Self { apps, servers, body_size: limits.body_size }
+        let floor = Floor { rate: limits.body_rate, grace: limits.idle };
+        Self { apps, servers, body_size: limits.body_size, floor }
     }
 
     pub(super) fn app(&self, app: AppId) -> Option<&App> {

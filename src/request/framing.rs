@@ -11,6 +11,10 @@ use super::Malformed;
 
 /// A head's framing fields. An error is answered 400, and the connection closes.
 pub fn check(version: Version, headers: &HeaderMap) -> Result<(), Malformed> {
+    // RFC 9113 section 8.2.1: over HTTP/1 such space is no part of the value, and an app would read another value than the policy did.
+    if version == Version::HTTP_2 && headers.values().any(|value| spaced(value.as_bytes())) {
+        return Err(Malformed("a field's value begins or ends with a space or a tab"));
+    }
     // Most requests have neither, and one pass to see that is cheaper than two look-ups.
     if !headers.keys().any(|name| *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH) {
         return Ok(());
@@ -38,6 +42,10 @@ pub fn check(version: Version, headers: &HeaderMap) -> Result<(), Malformed> {
         Some(digits) if (1..=19).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) => Ok(()),
         Some(_) => Err(Malformed("the Content-Length is not a number")),
     }
+}
+
+fn spaced(value: &[u8]) -> bool {
+    matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
 }
 
 /// Follows the bytes of one HTTP/1 connection from the client, below hyper, through any number of requests. A second framing field in one head

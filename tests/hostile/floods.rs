@@ -3,12 +3,12 @@
 use super::*;
 
 /// Longer than these go on nobody waits, and the proxy should have ended it long before.
-const FRAMES: usize = 400_000;
+pub const FRAMES: usize = 400_000;
 /// Frames for one write.
 const BATCH: usize = 500;
 
 /// Sends frames until the proxy takes no more; how many it took.
-fn flood(h2: &mut H2, most: usize, mut frame: impl FnMut(u32) -> Vec<u8>) -> usize {
+pub fn flood(h2: &mut H2, most: usize, mut frame: impl FnMut(u32) -> Vec<u8>) -> usize {
     let mut sent = 0;
     while sent < most {
         let batch: Vec<u8> = (0..BATCH).flat_map(|i| frame(u32::try_from(sent + i).unwrap())).collect();
@@ -20,19 +20,28 @@ fn flood(h2: &mut H2, most: usize, mut frame: impl FnMut(u32) -> Vec<u8>) -> usi
     sent
 }
 
-/// The flood ends with its connection, memory stays flat, others are served, and it is counted.
+/// The flood ends with its connection, memory stays flat, others are served, and it is counted as a flood.
 #[track_caller]
-fn ended(world: &mut World, attack: impl FnOnce(&mut H2) -> usize) {
-    let counted = world.proxy.metrics().sum("vestibule_rejected_total", &[]);
+pub fn ended(world: &mut World, attack: impl FnOnce(&mut H2) -> usize) {
+    ended_as(world, &["h2_flood"], attack);
+}
+
+#[track_caller]
+pub fn ended_as(world: &mut World, reasons: &[&str], attack: impl FnOnce(&mut H2) -> usize) {
+    let count = |world: &World| {
+        let metrics = world.proxy.metrics();
+        reasons.iter().map(|reason| metrics.sum("vestibule_rejected_total", &[("reason", reason)])).sum::<f64>()
+    };
+    let counted = count(world);
     let mut h2 = world.h2();
     let sent = world.flat(|| attack(&mut h2));
     assert!(sent < FRAMES, "the proxy took {sent} frames");
     h2.until_closed();
-    eventually("the flood is counted", || (world.proxy.metrics().sum("vestibule_rejected_total", &[]) > counted).then_some(()));
+    eventually(&format!("the flood is counted as {reasons:?}"), || (count(world) > counted).then_some(()));
     world.alive();
 }
 
-fn stream(nth: u32) -> u32 {
+pub fn stream(nth: u32) -> u32 {
     nth * 2 + 1
 }
 
@@ -57,7 +66,8 @@ fn rapid_reset_cve_2023_44487() {
 fn made_you_reset_cve_2025_8671() {
     let mut world = World::new("{}");
     let head = h2::block(&h2::get("wiki.localhost", "/hang"));
-    ended(&mut world, |h2| {
+    // To h2 an update of nothing is an error of the whole connection.
+    ended_as(&mut world, &["malformed"], |h2| {
         flood(h2, FRAMES, |nth| {
             [
                 h2::frame(h2::HEADERS, h2::END_HEADERS | h2::END_STREAM, stream(nth), &head),
@@ -123,6 +133,11 @@ fn floods_of_frames_that_ask_for_nothing() {
     let mut world = World::new("{}");
     ended(&mut world, |h2| flood(h2, FRAMES, |nth| h2::frame(h2::PRIORITY, 0, stream(nth % 1000), &[0, 0, 0, 0, 16])));
     ended(&mut world, |h2| flood(h2, FRAMES, |_| h2::frame(0xbe, 0, 0, b"unknown")));
+    // PRIORITY_UPDATE (RFC 9218 section 7.1).
+    ended(&mut world, |h2| flood(h2, FRAMES, |nth| h2::frame(0x10, 0, 0, &[&stream(nth).to_be_bytes()[..], b"u=1"].concat())));
+    ended(&mut world, |h2| flood(h2, FRAMES, |_| h2::frame(h2::PING, h2::ACK, 0, b"12345678")));
+    // To h2 the first that it has not asked for is an error.
+    ended_as(&mut world, &["malformed"], |h2| flood(h2, FRAMES, |_| h2::frame(h2::SETTINGS, h2::ACK, 0, b"")));
     ended(&mut world, |h2| {
         let stream = h2.open(&h2::get("wiki.localhost", "/hang"), true);
         flood(h2, FRAMES, |_| h2::frame(h2::WINDOW_UPDATE, 0, stream, &[0, 0, 0, 1]))

@@ -1,16 +1,20 @@
 //! HTTP/2 by hand: any frame, also those that no client library would send.
 
 use std::io::{ErrorKind, Read, Write};
+use std::time::Duration;
 
 use vestibule::cli::lab_ca::Issued;
 
 use super::{Lab, Proxy, RawTls};
+
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PUSH_PROMISE: u8 = 5;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
@@ -18,7 +22,9 @@ pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
-const ACK: u8 = 1;
+pub const PADDED: u8 = 8;
+pub const WITH_PRIORITY: u8 = 0x20;
+pub const ACK: u8 = 1;
 
 /// A connection whose preface and settings have been sent.
 pub struct H2 {
@@ -33,6 +39,15 @@ pub struct Frame {
     pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
+}
+
+/// What comes next from the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    Frame(Frame),
+    Closed,
+    /// Nothing within the time to wait.
+    Silence,
 }
 
 /// What came of a stream.
@@ -57,11 +72,19 @@ impl H2 {
     }
 
     pub fn with_settings(proxy: &Proxy, lab: &Lab, (name, device): (&str, Option<&Issued>), settings: &[(u16, u32)]) -> Self {
-        let tls = RawTls::with_alpn(proxy.addr("edge"), lab, (name, "h2"), device);
-        let mut h2 = Self { tls, got: Vec::new(), next: 1 };
-        let payload: Vec<u8> = settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
-        h2.write(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &payload)[..]].concat());
+        let mut h2 = Self::over(RawTls::with_alpn(proxy.addr("edge"), lab, (name, "h2"), device));
+        h2.write(&[PREFACE, &self::settings(settings)].concat());
         h2
+    }
+
+    /// A connection on which nothing has been sent yet, not even the preface.
+    pub fn over(tls: RawTls) -> Self {
+        Self { tls, got: Vec::new(), next: 1 }
+    }
+
+    /// How long `next` waits for a frame, and `read` before it panics.
+    pub fn patience(&self, wait: Duration) {
+        self.tls.stream.sock.set_read_timeout(Some(wait)).unwrap();
     }
 
     /// Whether the proxy still takes bytes.
@@ -89,19 +112,28 @@ impl H2 {
 
     /// The next frame; `None`: the proxy closed. Settings are acknowledged.
     pub fn read(&mut self) -> Option<Frame> {
+        match self.next() {
+            Next::Frame(frame) => Some(frame),
+            Next::Closed => None,
+            Next::Silence => panic!("the proxy neither answers nor closes"),
+        }
+    }
+
+    /// What comes next. Settings are acknowledged.
+    pub fn next(&mut self) -> Next {
         loop {
             if let Some(frame) = self.parse() {
                 if frame.kind == SETTINGS && frame.flags & ACK == 0 {
                     self.write(&self::frame(SETTINGS, ACK, 0, b""));
                 }
-                return Some(frame);
+                return Next::Frame(frame);
             }
             let mut part = [0; 16 * 1024];
             match self.tls.stream.read(&mut part) {
-                Ok(0) => return None,
+                Ok(0) => return Next::Closed,
                 Ok(n) => self.got.extend_from_slice(&part[..n]),
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => panic!("the proxy neither answers nor closes"),
-                Err(_) => return None,
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Next::Silence,
+                Err(_) => return Next::Closed,
             }
         }
     }
@@ -159,7 +191,7 @@ impl H2 {
     }
 }
 
-fn code(bytes: &[u8]) -> u32 {
+pub fn code(bytes: &[u8]) -> u32 {
     u32::from_be_bytes(bytes.try_into().unwrap())
 }
 
@@ -169,6 +201,12 @@ pub fn get<'a>(authority: &'a str, path: &'a str) -> Vec<(&'a str, &'a str)> {
 
 pub fn post<'a>(authority: &'a str, path: &'a str) -> Vec<(&'a str, &'a str)> {
     vec![(":method", "POST"), (":scheme", "https"), (":authority", authority), (":path", path)]
+}
+
+/// A SETTINGS frame of these values.
+pub fn settings(values: &[(u16, u32)]) -> Vec<u8> {
+    let payload: Vec<u8> = values.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
+    frame(SETTINGS, 0, 0, &payload)
 }
 
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -207,7 +245,7 @@ fn integer(mut value: usize, most: u8, out: &mut Vec<u8>) {
 }
 
 /// The `:status` of a head, which comes first.
-fn status(block: &[u8]) -> u16 {
+pub fn status(block: &[u8]) -> u16 {
     let mut block = block;
     while let [0x20..=0x3f, rest @ ..] = block {
         block = rest;

@@ -108,7 +108,36 @@ fn a_window_that_stays_shut_is_cut_and_an_app_that_is_slow_is_not() {
     after(&leash, 1);
     assert_eq!(leash.look(&PATIENCE), Some(Cut::SlowRead));
     drop((shut, slow));
-    assert_eq!(leash.offered.get(), 0);
+    assert_eq!(leash.offers.borrow().all().count(), 0);
+}
+
+#[test]
+fn an_answer_that_moves_hides_no_other_that_stands() {
+    let leash = leash();
+    leash.multiplexed.set(true);
+    let (mut shut, mut moves) = (leash.busy(), leash.busy());
+    shut.asked(true);
+    for _ in 0..59 {
+        moves.asked(true);
+        after(&leash, 1);
+        assert_eq!((leash.look(&PATIENCE), leash.order()), (None, Order::Go));
+    }
+    after(&leash, 1);
+    moves.asked(true);
+    assert_eq!((leash.look(&PATIENCE), leash.order()), (None, Order::Drain), "the others may end");
+    for _ in 0..59 {
+        moves.asked(true);
+        after(&leash, 1);
+        assert_eq!(leash.look(&PATIENCE), None);
+    }
+    moves.asked(true);
+    after(&leash, 1);
+    assert_eq!(leash.look(&PATIENCE), Some(Cut::SlowRead));
+    // Places are used again.
+    drop((shut, moves));
+    let mut one = leash.busy();
+    one.asked(true);
+    assert_eq!(leash.offers.borrow().since.len(), 2);
 }
 
 #[test]

@@ -320,6 +320,7 @@ fn limits() -> Limits {
         client_hello: 16 * 1024,
         proxy_header: 4096,
         body_size: None,
+        body_rate: 1,
         drain: long,
         upstream_idle: 64,
         upstream_connections: 1024,
