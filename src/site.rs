@@ -2,33 +2,42 @@
 
 mod api;
 mod heap;
+mod expiry;
+mod gauges;
 mod history;
 mod office;
+mod pulse;
+mod sockets;
+mod supervisor;
+mod upgrade;
 mod worker;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
+pub use self::expiry::{Ending, endings};
 pub use self::heap::Heap;
 use self::history::{Historian, How};
 use self::office::Office;
+use self::sockets::{Bound, adopt, hand_out, open_new, wanted};
+use self::supervisor::Supervisor;
+use self::upgrade::{Inherited, Predecessor};
+pub use self::upgrade::{PATIENCE as UPGRADE_PATIENCE, Program, Successor, UpgradeError};
 use self::worker::{Command, Worker};
 use crate::config::{self, Configuration, Listener, Report, Texts};
-use crate::edge::{self, Crowd, Entrance, Entrances, Setup, TlsError, Vouching};
+use crate::edge::{Crowd, Entrance, Entrances, Setup, TlsError, Vouching};
 use crate::forward::{Rates, Up};
 use crate::gate::{Believed, Door, Middleboxes, Rules};
 use crate::policy::Policy;
-use crate::policy::draft::Exception;
 use crate::posture::{self, Memory, Posture};
-use crate::record::{LogError, LogWriter, Record, Writer, names};
+use crate::record::{LogError, LogWriter, Record, Writer};
 
 /// Why nothing was started, or why the old configuration stays in force.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +56,12 @@ pub enum Error {
     Posture(#[from] posture::Error),
     #[error("{key} changed from {old} to {new}; that takes a restart, and until then the old configuration stays in force")]
     Restart { key: &'static str, old: String, new: String },
+    #[error("a socket that was passed to this process cannot be used: {what}")]
+    Inherited { what: String },
+    #[error(
+        "systemd passed a socket for {addr}, and no listener binds that; add it to a listener's `bind`, or take it out of the socket unit"
+    )]
+    Unclaimed { addr: SocketAddr },
     #[error("a thread cannot be started: {0}")]
     Thread(io::Error),
     #[error("the metrics cannot be registered: {0}")]
@@ -58,6 +73,8 @@ pub enum Error {
 pub struct Running {
     site: Arc<Site>,
     warnings: Report,
+    /// The process whose place this one takes, until it is told that it may end.
+    before: Mutex<Option<(Predecessor, Vec<SocketAddr>)>>,
 }
 
 pub(crate) struct Site {
@@ -72,6 +89,13 @@ pub(crate) struct Site {
     /// When the policy in force came into force, in seconds.
     since: AtomicI64,
     draining: AtomicBool,
+    /// Another process is starting in this one's place, with the configuration that is in the files.
+    succeeding: AtomicBool,
+    /// Workers that did not answer when they were last asked.
+    stalled: AtomicUsize,
+    /// Whether the last reload was taken.
+    taken: AtomicBool,
+    supervisor: Supervisor,
     office: Mutex<Option<Office>>,
     history: Mutex<Option<Historian>>,
 }
@@ -91,27 +115,11 @@ struct State {
     texts: Texts,
     log: Option<LogWriter>,
     bound: Vec<Bound>,
+    /// A copy of the admin listener's socket, to be passed on.
+    admin: TcpListener,
     /// Its files as they were before they were last read.
     looked: office::Stamps,
 }
-
-/// One address of one listener, as configured and as bound.
-#[derive(Clone, Debug)]
-struct Bound {
-    listener: Arc<str>,
-    configured: SocketAddr,
-    actual: SocketAddr,
-}
-
-impl Bound {
-    /// Whether its sockets are what this listener wants to bind. An address goes from one listener to another; any free port does not.
-    fn serves(&self, listener: &str, addr: SocketAddr) -> bool {
-        self.configured == addr && (*self.listener == *listener || addr.port() != 0)
-    }
-}
-
-/// A newly bound address with its sockets, one a worker.
-type Opened = (Bound, Vec<TcpListener>);
 
 /// Starts the proxy that the file describes. When it returns, every listener accepts.
 ///
@@ -122,10 +130,16 @@ pub fn start(path: &Path) -> Result<Running, Error> {
     let config::Loaded { configuration, warnings, texts, .. } = loaded;
     let record = Arc::new(Record::new()?);
     let entrances = entrances(&configuration, &Entrances::default())?;
+    let Inherited { bound: mut inherited, before } = upgrade::inherited()?;
+    let mut opened = adopt(&configuration, &mut inherited)?;
+    let kept: Vec<SocketAddr> = opened.iter().map(|(bound, _)| bound.actual).collect();
     // What leaves a trace on the disk comes last, so that a start that fails leaves none.
-    let opened = open_new(&configuration, &[])?;
+    opened.extend(open_new(&configuration, opened.iter().map(|(bound, _)| bound))?);
     let admin = configuration.admin.bind;
-    let admin_socket = listen_admin(admin).map_err(|source| Error::Admin { addr: admin, source })?;
+    let (admin_socket, admin_copy) = sockets::listen_admin(admin, &mut inherited).map_err(|source| Error::Admin { addr: admin, source })?;
+    if let (Some(bound), None) = (inherited.first(), &before) {
+        return Err(Error::Unclaimed { addr: bound.actual });
+    }
     let admin_addr = admin_socket.local_addr().unwrap_or(admin);
     let posture = Arc::new(Posture::open(&configuration.store, configuration.policy.sources.clone())?);
     let memory = Arc::new(Memory::open(&configuration.store, configuration.fingerprints.memory)?);
@@ -158,26 +172,33 @@ pub fn start(path: &Path) -> Result<Running, Error> {
     }
     let history = Historian::start().map_err(Error::Thread)?;
     history.note(configuration.store.path.clone(), (&configuration.policy.revision, How::Start), None, texts.clone());
-    let bound = opened.iter().map(|(bound, _)| bound.clone()).collect();
-    hand_out(opened, &workers);
+    let bound = hand_out(opened, &workers);
     let site = Arc::new(Site {
         path: path.to_owned(),
         rules,
         entrances,
         workers,
-        state: Mutex::new(State { looked: office::stamps(files(&configuration)), configuration, texts, log, bound }),
+        state: Mutex::new(State { looked: office::stamps(files(&configuration)), configuration, texts, log, bound, admin: admin_copy }),
         admin_addr,
         last_good: AtomicI64::new(now()),
         since: AtomicI64::new(now()),
         history: Mutex::new(Some(history)),
         draining: AtomicBool::new(false),
+        succeeding: AtomicBool::new(false),
+        stalled: AtomicUsize::new(0),
+        taken: AtomicBool::new(true),
+        supervisor: Supervisor::new(),
         office: Mutex::new(None),
         record,
     });
     site.measure()?;
     let office = Office::start(&site, admin_socket).map_err(Error::Thread)?;
     *held(&site.office) = Some(office);
-    Ok(Running { site, warnings })
+    if before.is_some() {
+        site.record.upgrades.cell(Writer::OFFICE, &["success"]).add(1);
+    }
+    let before = before.map(|before| (before, kept));
+    Ok(Running { site, warnings, before: Mutex::new(before) })
 }
 
 /// What is wrong with the certificates, keys, CAs and CRLs that the configuration names: what `start` would refuse. At most one for a listener.
@@ -221,9 +242,65 @@ impl Running {
         }
     }
 
+    /// Every listener accepts: tells the service manager, and the process whose place this one takes.
+    pub fn ready(&self) {
+        self.site.supervisor.ready(&self.site.status("serving"));
+        if let Some((before, kept)) = held(&self.before).take() {
+            before.tell(&kept);
+        }
+    }
+
+    /// Another process is to take this one's place; until that is certain no configuration is taken here.
+    pub fn succeeding(&self, succeeding: bool) {
+        self.site.succeeding.store(succeeding, Relaxed);
+        if succeeding {
+            self.site.supervisor.reloading("starting the program anew");
+        }
+    }
+
+    /// No other process has taken this one's place.
+    pub fn not_succeeded(&self) {
+        self.succeeding(false);
+        self.site.record.upgrades.cell(Writer::OFFICE, &["failure"]).add(1);
+        self.site.supervisor.ready(&self.site.status("the upgrade failed; serving"));
+    }
+
+    /// From now on `/readyz` says that the proxy is stopping, and no configuration is taken. Gives back how long to go on accepting.
+    pub fn leave(&self) -> Duration {
+        self.site.draining.store(true, Relaxed);
+        self.site.supervisor.stopping("stopping: running requests may finish");
+        held(&self.site.state).configuration.limits.drain_delay
+    }
+
+    /// Another process serves, with the sockets of `kept`: closes these without a look at who waits there, for that process sees to them.
+    /// What runs here may finish, as at `stop`.
+    pub fn hand_over(self, to: u32, kept: &[SocketAddr]) -> usize {
+        self.site.supervisor.handed_over(to);
+        if let Some(office) = &*held(&self.site.office) {
+            office.close();
+        }
+        self.site.stop(kept)
+    }
+
     /// Stops accepting, lets what runs finish up to `limits.drain`, then ends. Gives back how many connections were cut.
     pub fn stop(self) -> usize {
-        self.site.stop()
+        self.site.stop(&[])
+    }
+
+    /// For cutting what runs while `stop` waits for it.
+    pub fn axe(&self) -> Axe {
+        Axe(Arc::clone(&self.site))
+    }
+}
+
+/// Cuts what runs.
+#[derive(Debug)]
+pub struct Axe(Arc<Site>);
+
+impl Axe {
+    /// Every connection ends now. `stop` returns as soon as the log has their lines.
+    pub fn fall(&self) {
+        self.0.workers.iter().for_each(|worker| worker.tell(Command::Hurry));
     }
 }
 
@@ -233,6 +310,7 @@ impl Site {
         let mut state = held(&self.state);
         let before = office::stamps(files(&state.configuration));
         let previous = state.configuration.policy.revision.clone();
+        self.supervisor.reloading("taking the configuration anew");
         let result = self.replace(&mut state).map(|old| {
             let changed = state.texts.changes_since(&old);
             let Configuration { policy, store, .. } = &state.configuration;
@@ -251,6 +329,12 @@ impl Site {
         }
         let label = if result.is_ok() { "success" } else { "failure" };
         self.record.config_reload.cell(Writer::OFFICE, &[label]).add(1);
+        self.taken.store(result.is_ok(), Relaxed);
+        self.supervisor.ready(&self.status(if result.is_ok() {
+            "serving"
+        } else {
+            "the configuration in the files is not taken; serving"
+        }));
         match &result {
             Ok(reloaded) => tracing::info!(revision = reloaded.revision, how = how.as_str(), "configuration reloaded"),
             Err(error) => tracing::warn!("the new configuration is not taken, the old one stays in force:\n{error}"),
@@ -289,17 +373,20 @@ impl Site {
             Some(log) if !same_log => Some(LogWriter::start(log, configuration.limits.log_queue, &self.record.decision_log)?),
             _ => None,
         };
-        let opened = open_new(&configuration, &state.bound)?;
+        let opened = open_new(&configuration, state.bound.iter())?;
         // Nothing can fail from here on.
-        let mut left = state.bound.clone();
+        let mut left = std::mem::take(&mut state.bound);
+        let known: Vec<(Arc<str>, SocketAddr)> = left.iter().map(|bound| (Arc::clone(&bound.listener), bound.actual)).collect();
         let stays: Vec<Bound> = wanted(&configuration)
             .filter_map(|(listener, addr)| {
                 let at = left.iter().position(|bound| bound.serves(listener, addr))?;
                 Some(Bound { listener: Arc::from(listener), ..left.remove(at) })
             })
             .collect();
+        // Before the workers close theirs, so that theirs are the last.
+        drop(left);
         let before = self.entrances.load_full();
-        for Bound { listener, actual, .. } in &state.bound {
+        for (listener, actual) in &known {
             let gone = (!entrances.contains_key(listener)).then(|| before.get(listener).cloned()).flatten();
             let keeper = stays.iter().find(|stays| stays.actual == *actual).and_then(|stays| entrances.get(&stays.listener));
             let (listener, addr) = (|| Arc::clone(listener), *actual);
@@ -323,8 +410,7 @@ impl Site {
         for (Bound { listener, actual, .. }, _) in &opened {
             tracing::info!(%listener, addr = %actual, "listening");
         }
-        state.bound = stays.into_iter().chain(opened.iter().map(|(bound, _)| bound.clone())).collect();
-        hand_out(opened, &self.workers);
+        state.bound = stays.into_iter().chain(hand_out(opened, &self.workers)).collect();
         if !same_memory {
             current.memory.close();
         }
@@ -339,10 +425,15 @@ impl Site {
         Ok(std::mem::replace(&mut state.texts, texts))
     }
 
-    fn stop(&self) -> usize {
+    fn stop(&self, kept: &[SocketAddr]) -> usize {
         self.draining.store(true, Relaxed);
-        let limit = held(&self.state).configuration.limits.drain;
-        let draining: Vec<_> = self.workers.iter().map(|worker| worker.drain(limit)).collect();
+        let limit = {
+            let mut state = held(&self.state);
+            // Before the workers close theirs, so that theirs are the last.
+            state.bound.clear();
+            state.configuration.limits.drain
+        };
+        let draining: Vec<_> = self.workers.iter().map(|worker| worker.drain(limit, kept)).collect();
         let cut = draining.into_iter().map(|drained| drained.recv().unwrap_or(0)).sum();
         self.workers.iter().for_each(Worker::join);
         self.rules.load().memory.close();
@@ -370,47 +461,15 @@ impl Site {
         why
     }
 
+    /// For the service manager's status line.
+    fn status(&self, what: &str) -> String {
+        format!("{what} policy {}", self.rules.load().policy.revision())
+    }
+
     /// Whether a file changed since it was read.
     fn changed(&self) -> bool {
         let state = held(&self.state);
         state.looked != office::stamps(files(&state.configuration))
-    }
-
-    /// Metrics that are read off other parts at each scrape.
-    fn measure(self: &Arc<Self>) -> Result<(), prometheus::Error> {
-        let record = &self.record;
-        let one = |value: f64| vec![(Vec::new(), value)];
-        record.scraped(&names::BUILD_INFO, || {
-            let revision = option_env!("VESTIBULE_REVISION").unwrap_or("unknown");
-            vec![(vec![env!("CARGO_PKG_VERSION").to_owned(), revision.to_owned()], 1.0)]
-        })?;
-        let rules = Arc::clone(&self.rules);
-        record.scraped(&names::POLICY_INFO, move || vec![(vec![rules.load().policy.revision().to_owned()], 1.0)])?;
-        let entrances = Arc::clone(&self.entrances);
-        record.scraped(&names::CERTIFICATE_EXPIRY, move || expiries(&entrances.load()))?;
-        let at = Arc::clone(&self.rules);
-        record.scraped(&names::UPSTREAM_UP, move || {
-            let rules = at.load();
-            let known = rules
-                .up
-                .servers()
-                .filter_map(|(app, server, up)| Some((vec![app.to_string(), server.to_string()], f64::from(u8::from(up?)))));
-            known.collect()
-        })?;
-        let at = Arc::clone(&self.rules);
-        #[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
-        record.scraped(&names::EXCEPTION_EXPIRY, move || {
-            let rules = at.load();
-            let ends = |exception: &Exception| (vec![exception.name.clone()], exception.until.as_second() as f64);
-            rules.policy.draft().exceptions.iter().map(ends).collect()
-        })?;
-        let site = Arc::downgrade(self);
-        #[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
-        record.scraped(&names::CONFIG_LAST_GOOD, move || {
-            site.upgrade().map_or_else(Vec::new, |site| one(site.last_good.load(Relaxed) as f64))
-        })?;
-        office::measure_posture(record, &self.rules)?;
-        office::measure_memory(record, &self.rules)
     }
 }
 
@@ -461,47 +520,17 @@ fn entrances(configuration: &Configuration, before: &Entrances) -> Result<Entran
         let redirect_port = listener.redirect_to_https.then_some(https);
         let door = Arc::new(Door { listener: Arc::clone(&name), https: tls.is_some(), redirect_port });
         let balancers = listener.proxy_protocol.as_deref().map(Arc::from);
-        let believed = match &listener.forwarded {
+        let (believed, vouching) = match &listener.forwarded {
             Some(forwarded) => {
                 let Vouching { trust, expiries } =
                     Vouching::load(forwarded).map_err(|source| Error::Tls { listener: listener.name.clone(), source })?;
-                Some(Arc::new(Believed { trusted: forwarded.trusted.clone(), trust, expiries }))
+                (Some(Arc::new(Believed { trusted: forwarded.trusted.clone(), trust })), expiries)
             }
-            None => None,
+            None => (None, Vec::new()),
         };
-        Ok((name, Arc::new(Entrance { door, tls, balancers, believed })))
+        Ok((name, Arc::new(Entrance { door, tls, balancers, believed, vouching })))
     };
     configuration.listeners.iter().map(entrance).collect()
-}
-
-fn wanted(configuration: &Configuration) -> impl Iterator<Item = (&str, SocketAddr)> {
-    configuration.listeners.iter().flat_map(|listener| listener.bind.iter().map(|addr| (listener.name.as_str(), *addr)))
-}
-
-/// Binds what is not bound yet.
-fn open_new(configuration: &Configuration, bound: &[Bound]) -> Result<Vec<Opened>, Error> {
-    let new = wanted(configuration).filter(|(listener, addr)| !bound.iter().any(|bound| bound.serves(listener, *addr)));
-    new.map(|(listener, addr)| {
-        let error = |source| Error::Bind { listener: listener.to_owned(), addr, source };
-        let sockets = edge::listen(addr, configuration.workers).map_err(error)?;
-        let actual = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(addr);
-        Ok((Bound { listener: Arc::from(listener), configured: addr, actual }, sockets))
-    })
-    .collect()
-}
-
-fn hand_out(opened: Vec<Opened>, workers: &[Worker]) {
-    for (bound, sockets) in opened {
-        for (worker, socket) in workers.iter().zip(sockets) {
-            worker.tell(Command::Listen { listener: Arc::clone(&bound.listener), addr: bound.actual, socket });
-        }
-    }
-}
-
-fn listen_admin(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = TcpListener::bind(addr)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
 }
 
 /// Every file whose change calls for a reload.
@@ -519,18 +548,6 @@ fn files(configuration: &Configuration) -> Vec<PathBuf> {
 
 fn sources(configuration: &Configuration) -> Vec<(&str, std::time::Duration)> {
     configuration.policy.sources.iter().map(|source| (source.name.as_str(), source.ttl)).collect()
-}
-
-#[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
-fn expiries(entrances: &Entrances) -> Vec<(Vec<String>, f64)> {
-    let of_tls = entrances.values().filter_map(|entrance| entrance.tls.as_ref()).flat_map(|tls| &tls.expiries);
-    let vouched = entrances.values().filter_map(|entrance| entrance.believed.as_ref()).flat_map(|believed| &believed.expiries);
-    let all = of_tls.chain(vouched).cloned();
-    let by_name: HashMap<String, i64> = all.fold(HashMap::new(), |mut known, (name, ends)| {
-        known.entry(name).and_modify(|known| *known = ends.min(*known)).or_insert(ends);
-        known
-    });
-    by_name.into_iter().map(|(name, ends)| (vec![name], ends as f64)).collect()
 }
 
 /// Each is counted from 0: a series that began with its first use would have no increase to see.

@@ -20,12 +20,13 @@ const SOON_DAYS: i64 = 14;
 const HELP: &str = "\
 The policy's own `tests` are tried: one that is not met is no mistake of the configuration, and fails the check all the same.
 
-Exceptions that have ended are warnings; those that end within 14 days, and the next step of each posture ladder, are listed.
+Exceptions, certificates, client CAs and CRLs that have ended are warnings. Exceptions and certificates that end within 14 days, client CAs within 30, \
+CRLs within one, and the next step of each posture ladder, are listed.
 
 With --format json standard output is one object: `usable`; `errors`, `warnings` and `not_shown`, counts; `diagnostics`, each with `level` \
 (`error` or `warning`), `file`, `line`, `column` (from 1), `key` (the path of the key, empty for a whole file), `message` and `other` (null, or \
 `file`, `line`, `column` and `what` of another place that belongs to it); and, when usable, `apps`, `rules`, `revision`, `exceptions` (`name`, \
-`until`, `by`, `ticket`), `ladders` (`fact`, `step`, `at`), `tests`, a count, and `failed` (`at`, `name`, `problems`, `explanation`), those of \
+`until`, `by`, `ticket`), `ends` (`what`, `at`), `ladders` (`fact`, `step`, `at`), `tests`, a count, and `failed` (`at`, `name`, `problems`, `explanation`), those of \
 them that are not met.";
 
 /// Print every error and warning of a configuration, with positions
@@ -63,7 +64,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
             print(&config::effective(&files))
         }
         Some(configuration) if !fails => {
-            print(&format!("{}{}{}", checked.report, checked.coming(configuration), checked.good(configuration)))
+            let (ended, coming) = (checked.ended_lines(), checked.coming(configuration));
+            print(&format!("{}{ended}{coming}{}", checked.report, checked.good(configuration)))
         }
         _ => Err(Failure(format!("{}{}", checked.findings(), checked.bad(args.strict)))),
     }
@@ -76,6 +78,8 @@ struct Checked<'a> {
     report: Report,
     /// What those find who use the files that it names.
     mistakes: Vec<String>,
+    /// Certificates, CAs and CRLs that have ended or soon will.
+    endings: Vec<site::Ending>,
     /// Without errors in the report.
     configuration: Option<Configuration>,
     /// Tests that the policy does not meet.
@@ -89,9 +93,11 @@ impl<'a> Checked<'a> {
                 let mistakes: Vec<String> = site::mistakes(&loaded.configuration).iter().map(ToString::to_string).collect();
                 let ended = ended(&loaded, now);
                 let failed = if mistakes.is_empty() { policy_tests::run(&loaded.configuration, now) } else { Vec::new() };
-                Self { file, now, report: loaded.warnings.with(ended), mistakes, configuration: Some(loaded.configuration), failed }
+                let endings = site::endings(&loaded.configuration, now);
+                let report = loaded.warnings.with(ended);
+                Self { file, now, report, mistakes, endings, configuration: Some(loaded.configuration), failed }
             }
-            Err(report) => Self { file, now, report, mistakes: Vec::new(), configuration: None, failed: Vec::new() },
+            Err(report) => Self { file, now, report, mistakes: Vec::new(), endings: Vec::new(), configuration: None, failed: Vec::new() },
         }
     }
 
@@ -104,13 +110,22 @@ impl<'a> Checked<'a> {
     }
 
     fn warnings(&self) -> usize {
-        self.report.count(Level::Warning) + if self.usable() { self.report.dropped() } else { 0 }
+        self.report.count(Level::Warning) + self.ended().count() + if self.usable() { self.report.dropped() } else { 0 }
+    }
+
+    /// What of the files has ended: a warning, for it is in force all the same.
+    fn ended(&self) -> impl Iterator<Item = &site::Ending> {
+        self.endings.iter().filter(|ending| ending.ended)
+    }
+
+    fn ended_lines(&self) -> String {
+        self.ended().map(|ending| format!("{}: warning: {ending}\n", self.file.display())).collect()
     }
 
     fn findings(&self) -> String {
         let lines: String = self.mistakes.iter().map(|mistake| format!("{}: error: {mistake}\n", self.file.display())).collect();
         let failed: String = self.failed.iter().map(|failed| format!("{failed}\n")).collect();
-        format!("{}{lines}{failed}", self.report)
+        format!("{}{}{lines}{failed}", self.report, self.ended_lines())
     }
 
     /// What changes by itself: exceptions that end soon, the next step of each ladder.
@@ -125,6 +140,9 @@ impl<'a> Checked<'a> {
         }
         for (fact, step, at) in self.steps(configuration) {
             lines.push_str(&format!("ladder `{fact}`: {step} from {}\n", said(at, zone)));
+        }
+        for ending in self.endings.iter().filter(|ending| !ending.ended) {
+            lines.push_str(&format!("{ending}\n"));
         }
         lines
     }
@@ -154,7 +172,8 @@ impl<'a> Checked<'a> {
 
     fn bad(&self, strict: bool) -> String {
         let more = if self.report.dropped() > 0 { format!(", {} more not shown", self.report.dropped()) } else { String::new() };
-        let (errors, warnings) = (counted(self.errors(), "error"), counted(self.report.count(Level::Warning), "warning"));
+        let (errors, warnings) =
+            (counted(self.errors(), "error"), counted(self.report.count(Level::Warning) + self.ended().count(), "warning"));
         if self.usable() && !self.failed.is_empty() {
             let tests = self.configuration.as_ref().map_or(0, |configuration| configuration.tests.len());
             return format!("{}: {} of {} failed, {warnings}{more}", self.file.display(), self.failed.len(), counted(tests, "test"));
@@ -167,11 +186,14 @@ impl<'a> Checked<'a> {
         let mistakes = self.mistakes.iter().map(
             |mistake| json!({"level": "error", "file": self.file.display().to_string(), "line": 1, "column": 1, "key": "", "message": mistake, "other": null}),
         );
-        let diagnostics: Vec<Value> = self.report.diagnostics().iter().map(diagnostic).chain(mistakes).collect();
+        let ended = self.ended().map(
+            |ending| json!({"level": "warning", "file": self.file.display().to_string(), "line": 1, "column": 1, "key": "", "message": ending.to_string(), "other": null}),
+        );
+        let diagnostics: Vec<Value> = self.report.diagnostics().iter().map(diagnostic).chain(ended).chain(mistakes).collect();
         let mut object = json!({
             "usable": self.usable(),
             "errors": self.errors(),
-            "warnings": self.report.count(Level::Warning),
+            "warnings": self.report.count(Level::Warning) + self.ended().count(),
             "not_shown": self.report.dropped(),
             "diagnostics": diagnostics,
         });
@@ -194,6 +216,8 @@ impl<'a> Checked<'a> {
             };
             more.insert("tests".to_owned(), json!(configuration.tests.len()));
             more.insert("failed".to_owned(), self.failed.iter().map(failed).collect());
+            let coming = self.endings.iter().filter(|ending| !ending.ended);
+            more.insert("ends".to_owned(), coming.map(|ending| json!({"what": ending.to_string(), "at": ending.at.to_string()})).collect());
             more.insert("ladders".to_owned(), self.steps(configuration).into_iter().map(step).collect());
         }
         object

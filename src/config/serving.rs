@@ -176,6 +176,7 @@ impl<'a> Serving<'a> {
             proxy_header: bytes("proxy_header"),
             body_size: obj.size("body_size"),
             body_rate: obj.bandwidth("body_rate"),
+            drain_delay: obj.duration("drain_delay"),
             drain: obj.duration("drain"),
             upstream_idle: obj.count("upstream_idle"),
             upstream_connections: obj.count("upstream_connections"),

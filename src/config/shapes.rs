@@ -257,6 +257,12 @@ pub static LIMITS: Shape = Shape {
             Default("100/s"),
             "A request's body may keep the app waiting for `idle` in all, and a second more for each so many bytes that came, until the app answers: 400 beyond it. gRPC is spared. Slower: clients that send a byte at a time (slow POST) hold the app's connections for longer.",
         ),
+        key(
+            "drain_delay",
+            Duration("100ms", "10m"),
+            Absent("not at all"),
+            "How long a proxy that is told to stop goes on accepting, with `/readyz` failing: until balancers that ask it have noticed.",
+        ),
         key("drain", Duration("100ms", "24h"), Default("30s"), "How long a stopping proxy lets running requests finish."),
         key("upstream_idle", Count { min: 0, max: 100_000 }, Default("256"), "Idle upstream connections kept for one server and worker."),
         key(

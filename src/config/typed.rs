@@ -157,6 +157,8 @@ pub struct Limits {
     pub body_size: Option<u64>,
     /// Bytes of a request's body that are worth another second's wait. 100.
     pub body_rate: u64,
+    /// How long a proxy that is told to stop goes on accepting, while it says that it is not ready. 0.
+    pub drain_delay: Duration,
     /// How long a stopping proxy lets running requests finish. 30 s.
     pub drain: Duration,
     /// Idle upstream connections kept for one server and worker. 64.

@@ -33,8 +33,8 @@ pub use self::first::{Bytes as FirstBytes, Seen as FirstSeen};
 use self::leash::{LOOK, Leashes, Order, Patience};
 pub use self::opening::Replayed;
 use self::proxy_protocol::Caller;
-pub use self::socket::{listen, saved_syn};
-pub use self::tls::{Setup, TlsError, Vouching};
+pub use self::socket::{inherit, join, listen, owned, saved_syn};
+pub use self::tls::{Expiry, Lasting, Setup, TlsError, Vouching};
 use crate::gate::{Believed, Core, Door};
 use crate::record::{Cell, Record, Writer};
 
@@ -47,6 +47,8 @@ pub struct Entrance {
     pub balancers: Option<Arc<[IpNet]>>,
     /// Who may speak for clients.
     pub believed: Option<Arc<Believed>>,
+    /// When the CAs and CRLs end that they vouch by.
+    pub vouching: Vec<Expiry>,
 }
 
 impl Entrance {

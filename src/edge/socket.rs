@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -28,15 +28,51 @@ pub fn listen(addr: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> 
     while sockets.len() < workers {
         sockets.push(bound(addr, true)?);
     }
-    for socket in &sockets {
-        // Linux hands it on to every connection that the socket accepts.
-        socket.set_tcp_nodelay(true)?;
-        // Where the kernel cannot save SYNs the fact is unavailable, no more.
-        let _ = save_syn(socket);
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
+    sockets.into_iter().map(open).collect()
+}
+
+/// Further sockets on an address whose sockets were inherited. Empty where its owner did not mean it to be shared, or was another user.
+pub fn join(addr: SocketAddr, more: usize) -> Vec<TcpListener> {
+    (0..more).map_while(|_| bound(addr, true).and_then(open).ok()).collect()
+}
+
+/// Takes a descriptor that another process opened and passed on.
+///
+/// # Errors
+/// When it is not a listening TCP socket.
+pub fn inherit(descriptor: RawFd) -> io::Result<TcpListener> {
+    let socket = Socket::from(owned(descriptor)?);
+    let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    match (socket.is_listener(), socket.local_addr().map(|addr| addr.as_socket())) {
+        (Ok(true), Ok(Some(_))) => {}
+        (Ok(true), _) => return wrong("a socket that listens on no IP address"),
+        (Ok(false), _) => return wrong("a socket that does not listen (`Accept=yes` in the unit?)"),
+        (Err(_), _) => return wrong("no socket"),
     }
-    Ok(sockets.into_iter().map(TcpListener::from).collect())
+    socket.set_cloexec(true)?;
+    open(socket)
+}
+
+/// Takes a descriptor that was passed on. From here on it is closed when it is dropped.
+#[allow(unsafe_code)]
+pub fn owned(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD reads a flag of the descriptor, if there is such a descriptor, and touches no memory.
+    if descriptor < 3 || unsafe { libc::fcntl(descriptor, libc::F_GETFD) } < 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not an open descriptor"));
+    }
+    // SAFETY: it is open, and it was passed to this process for it to own: the caller asks for each once, at the start, by the list that came with
+    // them, before anything else here has taken descriptors over.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+fn open(socket: Socket) -> io::Result<TcpListener> {
+    // Linux hands it on to every connection that the socket accepts.
+    socket.set_tcp_nodelay(true)?;
+    // Where the kernel cannot save SYNs the fact is unavailable, no more.
+    let _ = save_syn(&socket);
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 fn bound(addr: SocketAddr, share: bool) -> io::Result<Socket> {

@@ -55,11 +55,34 @@ pub struct Setup {
     served: Vec<Served>,
     not_asked: Arc<[Host]>,
     pub trust: Option<Arc<ClientTrust>>,
-    /// Name (the file) and end, in seconds since the epoch, of each certificate and CRL.
-    pub expiries: Vec<(String, i64)>,
+    /// Of each certificate, client CA and CRL.
+    pub expiries: Vec<Expiry>,
     /// What it was made of.
     tls: Tls,
     content: Vec<u8>,
+}
+
+/// When what a file holds ends; of several in one file the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// The file's name.
+    pub name: String,
+    pub what: Lasting,
+    /// Seconds since the epoch.
+    pub ends: i64,
+}
+
+impl Expiry {
+    fn new(path: &Path, what: Lasting, ends: i64) -> Self {
+        Self { name: name_of(path), what, ends }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasting {
+    Certificate,
+    Authority,
+    Crl,
 }
 
 impl Setup {
@@ -94,7 +117,7 @@ impl Setup {
             let leaf = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
             let unusable = || TlsError::Certificate { path: files.cert.clone(), what: "it is not an X.509 certificate".to_owned() };
             let names = CertificateNames::of(&leaf).ok_or_else(unusable)?;
-            expiries.push((name_of(&files.cert), end_of(&leaf).ok_or_else(unusable)?));
+            expiries.push(Expiry::new(&files.cert, Lasting::Certificate, end_of(&leaf).ok_or_else(unusable)?));
             let pair = CertifiedKey::from_der(chain, key, &provider).map_err(|source| match source {
                 RustlsError::InconsistentKeys(_) => TlsError::Pair { cert: files.cert.clone(), key: files.key.clone() },
                 other => TlsError::Certificate { path: files.cert.clone(), what: other.to_string() },
@@ -132,7 +155,7 @@ pub struct Vouching {
     /// `None`: nobody's.
     pub trust: Option<Arc<ClientTrust>>,
     /// As those of a set-up.
-    pub expiries: Vec<(String, i64)>,
+    pub expiries: Vec<Expiry>,
 }
 
 impl Vouching {
@@ -183,7 +206,7 @@ fn server(
     Ok(Arc::new(config))
 }
 
-fn load_trust(tls: &Tls, read: &Files, expiries: &mut Vec<(String, i64)>) -> Result<Option<Arc<ClientTrust>>, TlsError> {
+fn load_trust(tls: &Tls, read: &Files, expiries: &mut Vec<Expiry>) -> Result<Option<Arc<ClientTrust>>, TlsError> {
     if tls.client_ca.is_empty() {
         return Ok(None);
     }
@@ -194,7 +217,7 @@ fn load_trust(tls: &Tls, read: &Files, expiries: &mut Vec<(String, i64)>) -> Res
             return Err(TlsError::Certificate { path: path.clone(), what: what.to_owned() });
         }
         if let Some(ends) = found.iter().filter_map(|ca| end_of(ca)).min() {
-            expiries.push((name_of(path), ends));
+            expiries.push(Expiry::new(path, Lasting::Authority, ends));
         }
         authorities.extend(found);
     }
@@ -205,7 +228,7 @@ fn load_trust(tls: &Tls, read: &Files, expiries: &mut Vec<(String, i64)>) -> Res
             return Err(TlsError::NobodysList { path: path.clone() });
         }
         if let Some(ends) = found.iter().filter_map(|crl| crl_end(crl)).min() {
-            expiries.push((name_of(path), ends));
+            expiries.push(Expiry::new(path, Lasting::Crl, ends));
         }
         crls.extend(found);
     }

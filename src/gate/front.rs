@@ -25,8 +25,6 @@ pub struct Believed {
     pub trusted: Vec<IpNet>,
     /// Who issues the certificates that they may present for devices. `None`: such certificates are not read.
     pub trust: Option<Arc<ClientTrust>>,
-    /// Name (the file) and end, in seconds since the epoch, of each CA certificate and CRL.
-    pub expiries: Vec<(String, i64)>,
 }
 
 impl Believed {

@@ -1,14 +1,14 @@
 //! The decision log's writer: a thread of its own behind a bounded queue, so that a slow disk never holds a request.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::out::Out;
 use super::shard::{Cell, Family, Writer};
 use crate::config::{DecisionLog, LogTarget};
 
@@ -86,6 +86,11 @@ impl LogQueue {
         self.0.required && (self.0.failing.load(Relaxed) || self.0.waiting.load(Relaxed) >= self.0.most)
     }
 
+    /// Whether lines get to the disk: the last write did not fail, and those that wait have room.
+    pub fn up(&self) -> bool {
+        !self.failing() && self.0.waiting.load(Relaxed) < self.0.most
+    }
+
     /// Whether the last write failed.
     pub fn failing(&self) -> bool {
         self.0.failing.load(Relaxed)
@@ -102,13 +107,17 @@ impl LogQueue {
 pub struct LogWriter {
     queue: LogQueue,
     thread: Option<JoinHandle<()>>,
+    /// Closed by the thread's end.
+    ended: Receiver<()>,
 }
 
 impl LogWriter {
+    const LAST_WORDS: Duration = Duration::from_secs(5);
+
     /// Opens the log and starts its thread. `most` is how many lines may wait for the disk.
     pub fn start(config: &DecisionLog, most: usize, results: &Family) -> Result<Self, LogError> {
         let file = match &config.target {
-            LogTarget::StandardOutput => Out::Standard,
+            LogTarget::StandardOutput => Out::standard(),
             LogTarget::File(path) => Out::open(path, config.rotate).map_err(|source| LogError { path: path.clone(), source })?,
         };
         let (jobs, inbox) = mpsc::channel();
@@ -123,20 +132,30 @@ impl LogWriter {
         let queue = LogQueue(Arc::new(shared));
         let written = results.cell(Writer::LOG, &["written"]);
         let failed = results.cell(Writer::LOG, &["failed"]);
+        let (ends, ended) = mpsc::channel();
         let desk = Desk { out: file, queue: queue.clone(), written, failed, held: None };
         let thread = std::thread::Builder::new()
             .name("vestibule-log".into())
-            .spawn(move || desk.work(&inbox))
+            .spawn(move || {
+                let _ends: Sender<()> = ends;
+                desk.work(&inbox);
+            })
             .map_err(|source| LogError { path: PathBuf::from("the writer's thread"), source })?;
-        Ok(Self { queue, thread: Some(thread) })
+        Ok(Self { queue, thread: Some(thread), ended })
     }
 
     pub fn queue(&self) -> LogQueue {
         self.queue.clone()
     }
 
+    /// Lines that a blocked disk or reader takes too long to take are lost: it must not keep the program from ending.
     pub fn stop(mut self) {
         let _ = self.queue.0.jobs.send(Job::Stop);
+        if self.ended.recv_timeout(Self::LAST_WORDS) == Err(RecvTimeoutError::Timeout) {
+            let lines = self.queue.0.waiting.load(Relaxed);
+            tracing::error!(lines, "the decision log is blocked; its last lines are lost");
+            return;
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -232,120 +251,10 @@ impl Desk {
     }
 }
 
-enum Out {
-    Standard,
-    File(OutFile),
-}
-
-struct OutFile {
-    path: PathBuf,
-    file: Option<File>,
-    length: u64,
-    rotate: u64,
-    /// The length to rotate at: `rotate`, or more after it could not be done.
-    due: u64,
-}
-
-impl Out {
-    fn open(path: &Path, rotate: u64) -> io::Result<Self> {
-        let (file, length) = opened(path)?;
-        Ok(Self::File(OutFile { path: path.to_owned(), file: Some(file), length, rotate, due: rotate }))
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::File(out) => out.write(bytes),
-            Self::Standard => {
-                let mut out = io::stdout().lock();
-                out.write_all(bytes)?;
-                out.flush()
-            }
-        }
-    }
-
-    fn reopen(&mut self) -> io::Result<()> {
-        match self {
-            Self::File(out) => out.open(),
-            Self::Standard => Ok(()),
-        }
-    }
-}
-
-impl OutFile {
-    fn open(&mut self) -> io::Result<()> {
-        let (opened, at) = opened(&self.path)?;
-        self.file = Some(opened);
-        self.length = at;
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.length > 0 && self.length.saturating_add(bytes.len() as u64) > self.due {
-            self.rotate();
-        }
-        if self.file.is_none() {
-            self.open()?;
-        }
-        let Some(open) = &mut self.file else { return Err(io::Error::other("the log is closed")) };
-        if let Err(error) = open.write_all(bytes) {
-            // A line cut by a full disk must not run into the next one.
-            let _ = open.set_len(self.length);
-            self.file = None;
-            return Err(error);
-        }
-        self.length += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// A file that cannot be renamed is written on: too long a log is better than none. It is tried again each time another eighth has come.
-    fn rotate(&mut self) {
-        match std::fs::rename(&self.path, rotated(&self.path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                if self.due == self.rotate {
-                    let to = rotated(&self.path);
-                    tracing::warn!(%error, to = %to.display(), "the decision log cannot be rotated; it grows beyond its size until it can");
-                }
-                self.due = self.length.saturating_add((self.rotate / 8).max(1));
-            }
-            // Not there: somebody else has moved it away.
-            Ok(()) | Err(_) => {
-                self.file = None;
-                if self.due != self.rotate {
-                    tracing::warn!("the decision log can be rotated again");
-                }
-                self.due = self.rotate;
-            }
-        }
-    }
-}
-
-fn rotated(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".1");
-    name.into()
-}
-
-/// Appends, on a fresh line even where a killed process left its last one cut.
-fn opened(path: &Path) -> io::Result<(File, u64)> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
-    let mut length = file.seek(SeekFrom::End(0))?;
-    if length > 0 {
-        file.seek(SeekFrom::End(-1))?;
-        let mut last = [0u8];
-        file.read_exact(&mut last)?;
-        if last != *b"\n" {
-            file.write_all(b"\n")?;
-            length += 1;
-        }
-    }
-    Ok((file, length))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::record::names;
 
@@ -399,27 +308,6 @@ mod tests {
         writer.stop();
         assert_eq!(std::fs::read_to_string(dir.path().join("log.1")).unwrap(), "1234\n5678\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "9abc\n");
-    }
-
-    #[test]
-    fn what_cannot_be_rotated_is_written_on_and_rotated_when_it_can() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, next) = (dir.path().join("log"), dir.path().join("log.1"));
-        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
-        std::fs::create_dir(&next).unwrap();
-        let mut out = Out::open(&path, 10).unwrap();
-        for text in ["12345678\n", "a\n", "b\n", "c\n"] {
-            out.write(text.as_bytes()).unwrap();
-        }
-        assert_eq!(read(&path), "12345678\na\nb\nc\n", "no line is lost");
-        std::fs::remove_dir(&next).unwrap();
-        out.write(b"d\n").unwrap();
-        assert_eq!((read(&next), read(&path)), ("12345678\na\nb\nc\n".to_owned(), "d\n".to_owned()));
-        // The size is the configured one again.
-        out.write(b"1234567\n").unwrap();
-        std::fs::remove_file(&path).unwrap();
-        out.write(b"e\n").unwrap();
-        assert_eq!(read(&path), "e\n", "another program took the file away");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod line;
 mod log;
 pub mod names;
+mod out;
 mod past;
 #[cfg(test)]
 mod past_tests;
@@ -46,6 +47,7 @@ pub struct Record {
     pub report_flips: Arc<Family>,
     pub decision_log: Arc<Family>,
     pub panics: Arc<Family>,
+    pub upgrades: Arc<Family>,
     log: ArcSwapOption<LogQueue>,
 }
 
@@ -79,6 +81,7 @@ impl Record {
             report_flips: add(&names::REPORT_FLIPS)?,
             decision_log: add(&names::DECISION_LOG)?,
             panics: add(&names::PANICS)?,
+            upgrades: add(&names::UPGRADES)?,
             log: ArcSwapOption::empty(),
             registry,
         };
@@ -90,6 +93,7 @@ impl Record {
     fn show_zeros(&self) {
         for result in ["success", "failure"] {
             self.config_reload.cell(Writer::OFFICE, &[result]);
+            self.upgrades.cell(Writer::OFFICE, &[result]);
         }
         for result in ["written", "dropped", "failed"] {
             self.decision_log.cell(Writer::LOG, &[result]);

@@ -76,8 +76,10 @@ metrics! {
         "Configuration reloads; a failed one leaves the old configuration in force.";
     CONFIG_LAST_GOOD = Kind::Gauge, "vestibule_config_last_good_timestamp_seconds", [],
         "When the configuration in force was loaded.";
+    CONFIG_TAKEN = Kind::Gauge, "vestibule_config_last_reload_successful", [],
+        "1 when the configuration in the files was taken when last looked at, 0 when an older one stays in force.";
     CERTIFICATE_EXPIRY = Kind::Gauge, "vestibule_certificate_expiry_timestamp_seconds", ["name"],
-        "When each certificate (notAfter) and CRL (nextUpdate) of the configuration ends.";
+        "When each certificate or client CA (notAfter) and CRL (nextUpdate) of the configuration ends.";
     POLICY_INFO = Kind::Gauge, "vestibule_policy_info", ["revision"],
         "1 for the policy revision in force.";
     REPORT_FLIPS = Kind::Counter, "vestibule_report_flips_total", ["app", "from", "to"],
@@ -88,6 +90,14 @@ metrics! {
         "When each exception of the policy ends.";
     DECISION_LOG = Kind::Counter, "vestibule_decision_log_total", ["result"],
         "Lines of the decision log: written, dropped (queue full) or failed (disk).";
+    DECISION_LOG_UP = Kind::Gauge, "vestibule_decision_log_up", [],
+        "1 when the decision log was written last, 0 when it could not be; none without a log.";
+    DRAINING = Kind::Gauge, "vestibule_draining", [],
+        "1 while the proxy stops: it takes nothing new, and what runs may finish.";
+    STALLED_WORKERS = Kind::Gauge, "vestibule_stalled_workers", [],
+        "Workers that did not answer when they were last asked whether they make progress.";
+    UPGRADES = Kind::Counter, "vestibule_upgrade_total", ["result"],
+        "Upgrades in place: success in the process that came, failure in the one that had to stay.";
     PANICS = Kind::Counter, "vestibule_panics_total", [],
         "Connections ended by a fault of Vestibule's own.";
     BUILD_INFO = Kind::Gauge, "vestibule_build_info", ["version", "revision"],

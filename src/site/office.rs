@@ -10,31 +10,34 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{How, Site, api};
+use super::{How, Site, api, expiry, pulse};
 use crate::admin;
-use crate::gate::Rules;
 use crate::posture::{self, Memory};
-use crate::record::{Record, names};
 
 #[derive(Debug)]
 pub struct Office {
     stop: watch::Sender<bool>,
+    close: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Office {
     pub fn start(site: &Arc<Site>, socket: TcpListener) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
+        let (close, closed) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let site = Arc::downgrade(site);
         let thread = std::thread::Builder::new().name("vestibule-office".into()).spawn(move || {
-            runtime.block_on(work(&site, socket, stopped));
+            runtime.block_on(work(&site, socket, stopped, closed));
         })?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, close, thread: Some(thread) })
+    }
+
+    /// Closes the admin listener: another process answers there.
+    pub fn close(&self) {
+        let _ = self.close.send(true);
     }
 
     pub fn stop(mut self) {
@@ -45,7 +48,7 @@ impl Office {
     }
 }
 
-async fn work(site: &Weak<Site>, socket: TcpListener, mut stopped: watch::Receiver<bool>) {
+async fn work(site: &Weak<Site>, socket: TcpListener, mut stopped: watch::Receiver<bool>, mut closed: watch::Receiver<bool>) {
     let Some(there) = site.upgrade() else { return };
     let (ready, asked, told, reloads) = (site.clone(), site.clone(), site.clone(), site.clone());
     let state = admin::State {
@@ -58,7 +61,7 @@ async fn work(site: &Weak<Site>, socket: TcpListener, mut stopped: watch::Receiv
     drop(there);
     let serving = async {
         match tokio::net::TcpListener::from_std(socket) {
-            Ok(socket) => admin::serve(socket, state, std::future::pending()).await,
+            Ok(socket) => admin::serve(socket, state, async { drop(closed.wait_for(|closed| *closed).await) }).await,
             Err(error) => tracing::error!(%error, "the admin listener cannot be used"),
         }
         std::future::pending::<()>().await;
@@ -66,6 +69,8 @@ async fn work(site: &Weak<Site>, socket: TcpListener, mut stopped: watch::Receiv
     tokio::select! {
         () = serving => {}
         () = watch_files(site) => {}
+        () = pulse::watch(site) => {}
+        () = expiry::watch(site) => {}
         _ = stopped.wait_for(|stop| *stop) => {}
     }
 }
@@ -98,7 +103,7 @@ async fn watch_files(site: &Weak<Site>) {
         }
         // Files and a store can be slow; the admin listener answers meanwhile.
         let looked = tokio::task::spawn_blocking(move || {
-            if site.changed() {
+            if !site.succeeding.load(Relaxed) && site.changed() {
                 let _ = site.reload(How::File); // said and counted there
             }
         });
@@ -115,50 +120,4 @@ pub fn stamps(files: Vec<PathBuf>) -> Stamps {
         (path, stamp)
     };
     files.into_iter().map(stamp).collect()
-}
-
-/// The device store's state, read off the posture in force.
-#[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
-pub fn measure_posture(record: &Record, rules: &Arc<ArcSwap<Rules>>) -> Result<(), prometheus::Error> {
-    let at = Arc::clone(rules);
-    record.scraped(&names::POSTURE_CACHE, move || {
-        let rules = at.load();
-        let stats = rules.posture.stats();
-        let counts = [("hit", &stats.hit), ("miss", &stats.miss), ("stale", &stats.stale), ("negative", &stats.negative)];
-        counts.into_iter().map(|(result, count)| (vec![result.to_owned()], count.load(Relaxed) as f64)).collect()
-    })?;
-    let at = Arc::clone(rules);
-    record.scraped(&names::POSTURE_AGE, move || {
-        let ages = at.load().posture.stats().ages(Timestamp::now());
-        ages.into_iter().map(|(source, age)| (vec![source], age.as_secs_f64())).collect()
-    })?;
-    let at = Arc::clone(rules);
-    record.scraped(&names::STORE_UP, move || vec![(Vec::new(), f64::from(u8::from(at.load().posture.stats().up())))])?;
-    let at = Arc::clone(rules);
-    record.scraped(&names::STORE_LAG, move || vec![(Vec::new(), at.load().posture.stats().lag().as_secs_f64())])
-}
-
-/// What is remembered of devices, read off the memory in force.
-#[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
-pub fn measure_memory(record: &Record, rules: &Arc<ArcSwap<Rules>>) -> Result<(), prometheus::Error> {
-    let at = Arc::clone(rules);
-    record.scraped(&names::DEVICES_SEEN, move || {
-        at.load().memory.stats().seen().into_iter().map(|(class, count)| (vec![class.to_string()], count as f64)).collect()
-    })?;
-    let at = Arc::clone(rules);
-    record.scraped(&names::DEVICES_DRIFTING, move || vec![(Vec::new(), at.load().memory.stats().drifting.load(Relaxed) as f64)])?;
-    let at = Arc::clone(rules);
-    record.scraped(&names::DRIFT, move || {
-        let rules = at.load();
-        let stats = rules.memory.stats();
-        let counts = [("raised", &stats.raised), ("fleet", &stats.fleet), ("settled", &stats.settled)];
-        counts.into_iter().map(|(event, count)| (vec![event.to_owned()], count.load(Relaxed) as f64)).collect()
-    })?;
-    let at = Arc::clone(rules);
-    record.scraped(&names::MEMORY_OVERFLOW, move || {
-        let rules = at.load();
-        let stats = rules.memory.stats();
-        let counts = [("baseline", &stats.devices_overflowed), ("census", &stats.groups_overflowed)];
-        counts.into_iter().map(|(table, count)| (vec![table.to_owned()], count.load(Relaxed) as f64)).collect()
-    })
 }

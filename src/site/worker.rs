@@ -37,10 +37,16 @@ pub enum Command {
         addr: SocketAddr,
         gone: Option<Arc<Entrance>>,
     },
+    /// `kept`: addresses whose sockets another process accepts from as well, and goes on to.
     Drain {
         limit: Duration,
+        kept: Vec<SocketAddr>,
         done: std_mpsc::SyncSender<usize>,
     },
+    /// Ends a drain now.
+    Hurry,
+    /// To be answered by a worker that makes progress.
+    Ping(oneshot::Sender<()>),
 }
 
 /// What a worker is made of.
@@ -91,9 +97,9 @@ impl Worker {
     }
 
     /// Begins to drain; the answer is how many connections had to be cut.
-    pub fn drain(&self, limit: Duration) -> std_mpsc::Receiver<usize> {
+    pub fn drain(&self, limit: Duration, kept: &[SocketAddr]) -> std_mpsc::Receiver<usize> {
         let (done, answer) = std_mpsc::sync_channel(1);
-        self.tell(Command::Drain { limit, done });
+        self.tell(Command::Drain { limit, kept: kept.to_vec(), done });
         answer
     }
 
@@ -122,6 +128,12 @@ impl Accepting {
         let _ = self.close.send(gone);
         let _ = self.task.await;
     }
+
+    /// Whoever waits there is taken by another process.
+    async fn leave(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
 }
 
 /// Until it has drained: how many connections had to be cut, and who wants to know.
@@ -130,6 +142,7 @@ async fn work(parts: Parts, desk: Rc<Desk>, mut inbox: mpsc::UnboundedReceiver<C
     let edge = Edge::new(core, parts.entrances, parts.crowd);
     tokio::task::spawn_local(Rc::clone(&edge).watch());
     let mut doors: Vec<Accepting> = Vec::new();
+    let mut hurry = false;
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Listen { listener, addr, socket } => match tokio::net::TcpListener::from_std(socket) {
@@ -142,8 +155,8 @@ async fn work(parts: Parts, desk: Rc<Desk>, mut inbox: mpsc::UnboundedReceiver<C
                 Err(error) => tracing::error!(%error, listener = &*listener, %addr, "the socket cannot be used"),
             },
             Command::Give { listener, addr, to, gone } => {
-                if let Some(door) = doors.iter().find(|door| door.is(&listener, addr)) {
-                    door.owner.replace(Owner { listener: Arc::clone(&to.door.listener), entrance: Some(to) });
+                for door in doors.iter().filter(|door| door.is(&listener, addr)) {
+                    door.owner.replace(Owner { listener: Arc::clone(&to.door.listener), entrance: Some(Arc::clone(&to)) });
                 }
                 if gone {
                     edge.dismiss(&listener);
@@ -157,12 +170,32 @@ async fn work(parts: Parts, desk: Rc<Desk>, mut inbox: mpsc::UnboundedReceiver<C
                     edge.dismiss(&listener);
                 }
             }
-            Command::Drain { limit, done } => {
+            Command::Drain { limit, kept, done } => {
                 for door in doors.drain(..) {
-                    door.close(None).await;
+                    match kept.contains(&door.addr) {
+                        true => door.leave().await,
+                        false => door.close(None).await,
+                    }
                 }
-                return Some((edge.drain(limit).await, done));
+                let hurried = async {
+                    while let Some(command) = inbox.recv().await {
+                        match command {
+                            Command::Hurry => return,
+                            Command::Ping(reply) => drop(reply.send(())),
+                            _ => {}
+                        }
+                    }
+                    std::future::pending().await
+                };
+                let limit = if hurry { Duration::ZERO } else { limit };
+                let cut = tokio::select! {
+                    cut = edge.drain(limit) => cut,
+                    () = hurried => edge.drain(Duration::ZERO).await,
+                };
+                return Some((cut, done));
             }
+            Command::Hurry => hurry = true,
+            Command::Ping(reply) => drop(reply.send(())),
         }
     }
     None

@@ -27,6 +27,7 @@ mod nginx;
 mod origin;
 pub mod packets;
 mod proxy;
+mod service;
 pub mod tun;
 pub mod venv;
 
@@ -36,6 +37,7 @@ pub use lab::{Lab, Run};
 pub use nginx::{Nginx, free_port};
 pub use origin::{Origin, Received, Reply};
 pub use proxy::{Metrics, Proxy};
+pub use service::Service;
 
 use std::path::Path;
 use std::process::Command;

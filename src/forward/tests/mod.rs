@@ -321,6 +321,7 @@ fn limits() -> Limits {
         proxy_header: 4096,
         body_size: None,
         body_rate: 1,
+        drain_delay: Duration::ZERO,
         drain: long,
         upstream_idle: 64,
         upstream_connections: 1024,

@@ -1,0 +1,51 @@
+//! What is told to whoever started the program, by `sd_notify(3)`: systemd, or another that sets `NOTIFY_SOCKET`. Without it nothing is.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use sd_notify::NotifyState;
+
+#[derive(Debug)]
+pub struct Supervisor {
+    /// Not after another process has taken this one's place, whose word counts from then on.
+    speaks: AtomicBool,
+}
+
+impl Supervisor {
+    pub fn new() -> Self {
+        Self { speaks: AtomicBool::new(true) }
+    }
+
+    /// Every listener accepts.
+    pub fn ready(&self, status: &str) {
+        self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    }
+
+    pub fn reloading(&self, status: &str) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.tell(&[NotifyState::Reloading, now, NotifyState::Status(status)]),
+            Err(_) => self.tell(&[NotifyState::Reloading, NotifyState::Status(status)]),
+        }
+    }
+
+    pub fn stopping(&self, status: &str) {
+        self.tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+    }
+
+    pub fn alive(&self) {
+        self.tell(&[NotifyState::Watchdog]);
+    }
+
+    /// The last word: another process is the service.
+    pub fn handed_over(&self, to: u32) {
+        self.tell(&[NotifyState::MainPid(to), NotifyState::Ready]);
+        self.speaks.store(false, Relaxed);
+    }
+
+    fn tell(&self, state: &[NotifyState<'_>]) {
+        if self.speaks.load(Relaxed)
+            && let Err(error) = sd_notify::notify(state)
+        {
+            tracing::debug!(%error, "the service manager cannot be told");
+        }
+    }
+}
