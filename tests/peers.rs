@@ -67,6 +67,13 @@ const APPS: &str = r#"
     hosts: [git.localhost]
     upstream: {servers: ["SERVER"]}
     rules: [{name: all, then: forward}]
+  - name: docs
+    owner: knowledge
+    hosts: [docs.corp.example]
+    upstream: {servers: ["SERVER"]}
+    client_cert: true
+    fingerprint_headers: huginn
+    rules: [{name: all, then: forward}]
   - name: payroll
     owner: knowledge
     hosts: [payroll.localhost]

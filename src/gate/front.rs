@@ -14,9 +14,14 @@ use smallvec::{SmallVec, smallvec};
 use super::conn::copied;
 use super::{Conn, Door, House};
 use crate::identify::ClientTrust;
+use crate::model::{Ja4, Opening};
 use crate::request::{self, Malformed, Via};
 
 static CERTIFICATE: [HeaderName; 2] = [HeaderName::from_static("client-cert"), HeaderName::from_static("client-cert-chain")];
+/// As other proxies name them, and `fingerprint_headers` too.
+static JA4: [HeaderName; 2] = [HeaderName::from_static("x-ja4-fingerprint"), HeaderName::from_static("x-tls-ja4")];
+static JA3: [HeaderName; 1] = [HeaderName::from_static("x-ja3-fingerprint")];
+static H2: [HeaderName; 2] = [HeaderName::from_static("x-http2-fingerprint"), HeaderName::from_static("x-http2-akamai")];
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Whom a listener believes about clients.
@@ -70,6 +75,36 @@ struct Told {
     https: bool,
     /// `Client-Cert` and its chain, every line as it came.
     certificate: SmallVec<[HeaderValue; 2]>,
+    shown: Option<Box<Shown>>,
+}
+
+/// Fingerprints that the proxy took of the client's connection. They earn nobody anything, so that what is no fingerprint is passed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Shown {
+    ja4: Option<Ja4>,
+    ja3: Option<Box<str>>,
+    h2: Option<Box<str>>,
+}
+
+impl Shown {
+    /// Longer openings are hostile.
+    const LONGEST: usize = 512;
+
+    fn read(headers: &HeaderMap) -> Option<Box<Self>> {
+        let ja4 = only(headers, &JA4).and_then(|text| Ja4::new(text.as_bytes().try_into().ok()?));
+        let is_md5 = |text: &&str| text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let is_opening =
+            |text: &&str| text.len() <= Self::LONGEST && text.split('|').count() == 4 && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let ja3 = only(headers, &JA3).filter(is_md5).map(Into::into);
+        let h2 = only(headers, &H2).filter(is_opening).map(Into::into);
+        (ja4.is_some() || ja3.is_some() || h2.is_some()).then(|| Box::new(Self { ja4, ja3, h2 }))
+    }
+}
+
+/// The value of the one field that has any of these names.
+fn only<'a>(headers: &'a HeaderMap, names: &[HeaderName]) -> Option<&'a str> {
+    let mut values = names.iter().flat_map(|name| headers.get_all(name));
+    values.next().filter(|_| values.next().is_none())?.to_str().ok()
 }
 
 impl Front {
@@ -84,9 +119,10 @@ impl Conn {
         let believed = house.rules.believed.get(&self.door.listener).filter(|believed| believed.trusts(self.peer));
         front.trusted.set(believed.is_some());
         let told = match Told::read(headers, self, believed?) {
-            Ok(told) if told.via.is_empty() && told.certificate.is_empty() && told.https == self.door.https => return None,
+            Ok(told) if told.is_silent(self) => return None,
             Ok(told) => told,
             Err(fault) => {
+                tracing::debug!(proxy = %self.peer, %fault, "a trusted proxy does not tell who its client is");
                 return Some(Rc::new(self.behind(self.peer, self.door.https, Behind { fault: Some(fault), ..Behind::default() })));
             }
         };
@@ -112,6 +148,10 @@ impl Conn {
         let behind = Behind { via: told.via.clone(), vouched: true, fault, ..Behind::default() };
         let mut conn = self.behind(told.client, told.https, behind);
         conn.chain = chain.into_iter().map(CertificateDer::from).collect();
+        if let Some(Shown { ja4, ja3, h2 }) = told.shown.as_deref().cloned() {
+            (conn.wire.ja4, conn.wire.ja3) = (ja4, ja3);
+            conn.opened(Opening { h2, header_order: None });
+        }
         conn
     }
 
@@ -150,13 +190,19 @@ impl Conn {
 }
 
 impl Told {
+    /// The proxy speaks for itself.
+    fn is_silent(&self, conn: &Conn) -> bool {
+        self.via.is_empty() && self.certificate.is_empty() && self.shown.is_none() && self.https == conn.door.https
+    }
+
     fn read(headers: &HeaderMap, conn: &Conn, believed: &Believed) -> Result<Self, Malformed> {
         let spoken = request::spoken(headers, conn.peer, |ip| believed.trusts(ip))?;
         let certificate = match &believed.trust {
             Some(_) => CERTIFICATE.iter().flat_map(|name| headers.get_all(name)).cloned().collect(),
             None => SmallVec::new(),
         };
-        Ok(Self { client: spoken.client, via: spoken.via, https: spoken.https.unwrap_or(conn.door.https), certificate })
+        let https = spoken.https.unwrap_or(conn.door.https);
+        Ok(Self { client: spoken.client, via: spoken.via, https, certificate, shown: Shown::read(headers) })
     }
 }
 

@@ -157,6 +157,33 @@ fn identity_is_never_taken_from_a_trusted_proxy() {
 }
 
 #[test]
+fn fingerprints_are_those_that_the_proxy_took() {
+    let world = World::new();
+    let (ja4, other) = ("t13d1516h2_8daaf6152771_e5627efa2ab1", "t13d1516h2_8daaf6152771_000000000000");
+    let said = |ja4: &str| {
+        format!("X-Forwarded-For: 192.0.2.7\r\nX-JA4-Fingerprint: {ja4}\r\nX-HTTP2-Fingerprint: 1:65536|15663105|0|m,a,s,p\r\n")
+    };
+    let mut proxy = world.connect("plain");
+    for (n, (fields, seen)) in (1..).zip([
+        (said(ja4), Some(ja4)),
+        (said(other), Some(other)),
+        (said("short"), None),
+        (said(ja4) + "X-TLS-JA4: " + other + "\r\n", None),
+        (said(ja4).replace('-', "_"), None),
+    ]) {
+        assert_eq!(proxy.status(&asked("docs.corp.example", &fields)), 200);
+        let line = world.line(n);
+        assert_eq!(line["wire"]["ja4"].as_str(), seen, "{fields}");
+        assert_eq!(world.origin.wait(n)[n - 1].header("x-tls-ja4").first().map(String::as_str), seen, "{fields}");
+    }
+    let h2 = |line: &Value| line["wire"]["h2"].as_str().map(str::to_owned);
+    assert_eq!(h2(&world.lab.decisions(5)[0]).as_deref(), Some("1:65536|15663105|0|m,a,s,p"));
+    assert_eq!(world.stranger("plain").status(&asked("docs.corp.example", &said(ja4))), 200);
+    assert!(world.line(6)["wire"]["ja4"].is_null());
+    assert!(world.origin.wait(6)[5].header("x-tls-ja4").is_empty());
+}
+
+#[test]
 fn https_at_the_proxy_is_https() {
     let world = World::new();
     let mut proxy = world.connect("redirect");

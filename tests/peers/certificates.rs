@@ -141,6 +141,30 @@ fn apps_that_ask_for_it_are_told_the_certificate() {
     assert!(received.iter().all(|received| received.header("client-cert-chain").is_empty()));
 }
 
+#[test]
+fn only_a_certificate_that_was_verified_is_told() {
+    let world = World::new();
+    let unknown = world.lab.certificate("unknown");
+    let elsewhere = Lab::new();
+    let foreign = elsewhere.certificate("foreign");
+    let revoked = world.lab.certificate("revoked");
+    world.lab.ca.revoke(Some("revoked"), Validity::days(1)).unwrap();
+    world.proxy.signal(libc::SIGHUP);
+    world.proxy.metric_reaches("vestibule_config_reload_total", &[("result", "success")], 1.0);
+    let mut front = world.connect("plain");
+    for (n, (device, told)) in [(&unknown, true), (&foreign, false), (&revoked, false)].into_iter().enumerate() {
+        let certificate = item(&der(device));
+        let curl = Curl::to(&world.proxy, &world.lab).arg("--interface").arg("127.0.0.2").device(device);
+        assert_eq!(curl.get("https://docs.corp.example/page").status, 200);
+        let vouched = format!("X-Forwarded-For: 192.0.2.7\r\nClient-Cert: {certificate}\r\n");
+        assert_eq!(front.status(&asked("docs.corp.example", &vouched)), 200);
+        let want: Vec<String> = told.then(|| certificate.clone()).into_iter().collect();
+        for received in &world.origin.wait(2 * n + 2)[2 * n..] {
+            assert_eq!(received.header("client-cert"), want, "{n}");
+        }
+    }
+}
+
 /// An authority whose devices have an intermediate between, in files of the lab: the root, and the device's own with the intermediate behind it.
 pub fn chained(lab: &Lab) -> (Issued, Vec<Vec<u8>>) {
     let authority = |name: &str| {

@@ -22,7 +22,8 @@ pub static FORWARDED: Shape = Shape {
     doc: "A request's client is the right-most address of `X-Forwarded-For` or `Forwarded` that is not trusted itself; compared is who is connected, or \
           whom the PROXY header names. Fields that cannot be understood, hide the address or contradict each other are refused with 400. A trusted \
           proxy must set or remove each of `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded`, `X-Request-Id`, `Client-Cert` and \
-          `Client-Cert-Chain`: what it passes on is taken for its own word. What the connection shows is the proxy's, so that `wire` is unavailable.",
+          `Client-Cert-Chain`: what it passes on is taken for its own word. What the connection shows is the proxy's, but for fingerprints that it sends \
+          itself (`X-JA4-Fingerprint` and the like): else `wire` is unavailable.",
     keys: &[
         key("trusted", Some(&Text("network")), Required, "The proxies' addresses; nobody else is believed."),
         key(
