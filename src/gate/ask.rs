@@ -117,7 +117,7 @@ impl Ask {
         }
         if !house.rules.policy.headers_read().is_empty() {
             if request::hop::respells(headers, house.rules.policy.headers_read()) {
-                return Err(Unasked::Malformed(Malformed("a field that a rule reads is spelt with `_` or `.`")));
+                return Err(Unasked::Malformed(Malformed("a field is another spelling of one that a rule reads")));
             }
             visit.headers(named_headers(headers, house.rules.policy.headers_read()));
         }

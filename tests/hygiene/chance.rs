@@ -51,7 +51,7 @@ const LINES: &[&str] = &[
     "TE: trailers",
     "Upgrade: h2c",
     "Upgrade: websocket",
-    "Expect: 100-continue",
+    "Expect: 100-continue, x",
     "Expect: y 100-continue",
     "Cookie: a=b; c=d",
     "Content_Length: 77",
@@ -260,7 +260,7 @@ fn no_request_by_chance_reaches_the_app_as_another_than_was_decided() {
             scope.spawn(move || {
                 let mut random = Rng::with_seed(seed);
                 let mut h2 = world.h2();
-                for _ in 0..6000 {
+                for _ in 0..4000 {
                     // Half of them to a path that is open, or nothing but refusals would come of them.
                     let paths = if random.bool() { paths } else { &["/open".to_owned(), "/open/../also//open".to_owned()][..] };
                     over_http1(world, &mut random, paths, meant);
@@ -273,7 +273,7 @@ fn no_request_by_chance_reaches_the_app_as_another_than_was_decided() {
         }
     });
     let received: Vec<Received> = world.received().into_iter().filter(|r| !r.line().contains("/end?n=0 ")).collect();
-    assert!(received.len() > 8000, "only {} requests came through", received.len());
+    assert!(received.len() > 5500, "only {} requests came through", received.len());
     as_meant(&received, &meant.into_inner().unwrap());
     no_way_to_admin(&received);
     counted_and_logged(&mut world);
