@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::*;
 
 /// A connection from an address of its own on loopback.
-fn from(peer: [u8; 4], to: SocketAddr) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::new(IpAddr::from(peer), 0).into()).unwrap();
+fn from(peer: impl Into<IpAddr>, to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(peer.into(), 0).into()).unwrap();
     socket.connect(&to.into()).unwrap();
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
@@ -37,6 +37,34 @@ fn one_peer_cannot_take_all_connections() {
     eventually("a place is given back", || served(&mut from([127, 0, 0, 2], plain)).then_some(()));
     drop((first, second));
     world.alive();
+}
+
+/// Whoever has a /64 has as many addresses as there are, and is one peer.
+#[test]
+fn an_ipv6_subscriber_is_one_peer() {
+    support::tun::inside("crowds::an_ipv6_subscriber_is_one_peer", || {
+        let address = |text: &str| -> std::net::Ipv6Addr { text.parse().unwrap() };
+        let here = ["2001:db8:0:9::1", "2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:1::3", "2001:db8:0:2::1"];
+        let set_up = here.map(|one| format!("-6 addr add {one}/128 dev lo nodad"));
+        for args in std::iter::once("link set lo up".to_owned()).chain(set_up) {
+            assert!(support::program("ip").args(args.split(' ')).status().unwrap().success(), "ip {args}");
+        }
+        let origin = Origin::start(app);
+        let lab = Lab::new();
+        let with_ipv6 =
+            config(&origin).replace("- name: plain\n    bind: [\"127.0.0.1:0\"]", "- name: plain\n    bind: [\"[2001:db8:0:9::1]:0\"]");
+        let proxy = lab.start(&with_ipv6.set("limits", "{connections_per_peer: 2, connections: 9}"));
+        let mut world = World { lab, origin, proxy };
+        let plain = world.proxy.addr("plain");
+        let mut two: Vec<TcpStream> = here[1..3].iter().map(|one| from(address(one), plain)).collect();
+        assert!(two.iter_mut().all(served));
+        assert!(!served(&mut from(address(here[3]), plain)), "the third of one /64");
+        world.rejected("connections_per_peer", 1.0);
+        assert!(served(&mut from(address(here[4]), plain)), "the /64 beside it");
+        drop(two);
+        eventually("places are given back", || served(&mut from(address(here[3]), plain)).then_some(()));
+        world.alive();
+    });
 }
 
 #[test]
