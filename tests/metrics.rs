@@ -338,9 +338,16 @@ fn every_metric_moves() {
     let yaml = std::fs::read_to_string(world.lab.path("vestibule.yaml")).unwrap();
     world.lab.write("vestibule.yaml", &format!("{yaml}# changed\n"));
     let after = seen.reaches(&world, &names::CONFIG_RELOAD, &[("result", "success")], 1.0);
+    seen.becomes(&world, &names::CONFIG_TAKEN, &[], 1.0);
     assert_ne!(revision(&after), old);
     world.lab.write("vestibule.yaml", "version: 2\n");
     seen.reaches(&world, &names::CONFIG_RELOAD, &[("result", "failure")], 1.0);
+    seen.becomes(&world, &names::CONFIG_TAKEN, &[], 0.0);
+    // Where they move: tests/faults and tests/upgrade.rs.
+    seen.becomes(&world, &names::DECISION_LOG_UP, &[], 1.0);
+    seen.becomes(&world, &names::STALLED_WORKERS, &[], 0.0);
+    seen.becomes(&world, &names::DRAINING, &[], 0.0);
+    seen.becomes(&world, &names::UPGRADES, &[("result", "failure")], 0.0);
 
     // Certificates and the revocation list, each with its end.
     let metrics = world.proxy.metrics();

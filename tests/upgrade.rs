@@ -113,7 +113,7 @@ impl Client<'_> {
                     let mut answers = Vec::new();
                     for _ in 0..4 {
                         let request = http::Request::get(format!("https://{HOST}/")).body(()).unwrap();
-                        // After a GOAWAY the library takes no more requests: that is for another connection.
+                        // After the last GOAWAY the library takes no more requests: that is for another connection.
                         let Ok(mut ready) = send.clone().ready().await else { break };
                         let Ok((answer, _)) = ready.send_request(request, true) else { break };
                         answers.push(answer);
@@ -122,7 +122,16 @@ impl Client<'_> {
                         break;
                     }
                     for answer in answers {
-                        let answer = tokio::time::timeout(DEADLINE, answer).await.expect("in time").expect("what was sent is answered");
+                        let answer = match tokio::time::timeout(DEADLINE, answer).await.expect("in time") {
+                            Ok(answer) => answer,
+                            // Beyond the GOAWAY's last stream: it says that the request was not looked at, and is to be asked again on another
+                            // connection (RFC 9113 section 6.8). That it was not is seen in the log, which would have a line more. This library
+                            // opens streams also after the first GOAWAY.
+                            Err(error) if error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR) => {
+                                continue;
+                            }
+                            Err(error) => panic!("what was sent is answered: {error}"),
+                        };
                         assert_eq!(answer.status(), 200);
                         let mut body = answer.into_body();
                         while let Some(part) = body.data().await {
@@ -136,6 +145,15 @@ impl Client<'_> {
             }
             (asked, connections)
         })
+    }
+}
+
+/// Clients end when the test does, also when it fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
     }
 }
 
@@ -154,6 +172,7 @@ fn upgrades_under_load_lose_no_request() {
     let bursts = AtomicUsize::new(0);
     let mut curled = 0;
     let counts: Vec<(usize, usize)> = std::thread::scope(|scope| {
+        let _ending = Ending(&done);
         let client = || Client { address: edge, lab: &lab, device: &laptop, done: &done };
         let mut clients = vec![];
         for kind in [Client::keeping, Client::keeping, Client::anew, Client::multiplexing, Client::multiplexing] {
@@ -301,6 +320,8 @@ fn what_runs_finishes_in_the_old_process_while_the_new_one_serves() {
     // And so is the next upgrade, with the first still at work.
     service.upgrade();
     assert!(service.is_running(first));
+    // Whoever stops the service tells this one as well, which ends already.
+    service.signal_to(first, libc::SIGTERM);
     release.send(()).unwrap();
     let mut answer = String::new();
     slow.read_to_string(&mut answer).unwrap();

@@ -114,6 +114,7 @@ async fn heed(running: Running, mut signals: Signals, program: &Program) {
         }
     };
     let axe = running.axe();
+    let told = matches!(end, End::Told);
     let stopping = match end {
         End::Told => {
             let delay = running.leave();
@@ -141,6 +142,10 @@ async fn heed(running: Running, mut signals: Signals, program: &Program) {
         }
     };
     let hurried = async {
+        // Whoever stops the service tells all of its processes; one that ends already has nothing more to do at the first word.
+        if !told {
+            signals.end().await;
+        }
         signals.again().await;
         tracing::warn!("a second signal: what runs is cut");
         axe.fall();
@@ -189,5 +194,131 @@ async fn upgrade(running: &Running, signals: &mut Signals, program: &Program) ->
             tracing::error!(%error, "the program was not replaced; this one goes on");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+
+    use super::*;
+    use crate::cli::lab_ca::LabCa;
+    use crate::cli::scrape;
+
+    /// An app that answers `ok`, and how many requests it had.
+    fn app() -> (SocketAddr, Arc<AtomicUsize>) {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        std::thread::spawn(move || {
+            for stream in socket.incoming().map_while(Result::ok) {
+                let counted = Arc::clone(&counted);
+                std::thread::spawn(move || {
+                    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                    while lines.by_ref().any(|line| line.is_empty()) {
+                        counted.fetch_add(1, SeqCst);
+                        (&stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+                    }
+                });
+            }
+        });
+        (address, count)
+    }
+
+    fn metric(running: &Running, name: &str) -> f64 {
+        let address = running.admin_addr();
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let samples = scrape::read(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+        samples.iter().filter(|sample| sample.name == name).map(|sample| sample.value).sum()
+    }
+
+    /// It is counted a moment after the connection's end.
+    fn panicked(running: &Running, times: f64) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while metric(running, "vestibule_panics_total") < times {
+            assert!(Instant::now() < end, "a fault is counted");
+        }
+        assert!(metric(running, "vestibule_panics_total") <= times);
+    }
+
+    fn request(stream: &mut TcpStream, more: &str) -> String {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(format!("GET / HTTP/1.1\r\nHost: a.example\r\n{more}\r\n").as_bytes()).unwrap();
+        let mut bytes = Vec::new();
+        let mut part = [0; 4096];
+        while !bytes.ends_with(b"ok") {
+            match stream.read(&mut part) {
+                Ok(0) | Err(_) => break,
+                Ok(read) => bytes.extend_from_slice(part.get(..read).unwrap()),
+            }
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_fault_of_ours_ends_its_connection_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = LabCa::create(&folder.path().join("certs"), &["a.example".to_owned()], false).unwrap();
+        let (app, asked) = app();
+        let text = format!(
+            "version: 1\nworkers: 1\nlisteners:\n  - {{name: plain, bind: ['127.0.0.1:0']}}\n  - name: edge\n    bind: ['127.0.0.1:0']\n    \
+             tls: {{certificates: [{{cert: certs/edge.pem, key: certs/edge.key}}]}}\nadmin: {{bind: '127.0.0.1:0'}}\n\
+             store: {{url: 'sqlite://v.db'}}\nowners: {{it: {{contact: it}}}}\nclasses: [{{name: every, when: {{}}}}]\ntiers: [{{name: none}}]\n\
+             apps:\n  - {{name: a, owner: it, hosts: [a.example], upstream: {{servers: ['http://{app}']}}, rules: [{{name: all, then: forward}}]}}\n"
+        );
+        let file = folder.path().join("v.yaml");
+        std::fs::write(&file, text).unwrap();
+        let running = site::start(&file).unwrap();
+        let (plain, edge) = (running.edge_addr("plain").unwrap(), running.edge_addr("edge").unwrap());
+        let mut other = TcpStream::connect(plain).unwrap();
+        assert!(request(&mut other, "").starts_with("HTTP/1.1 200 "));
+
+        let mut faulty = TcpStream::connect(plain).unwrap();
+        assert!(request(&mut faulty, "").starts_with("HTTP/1.1 200 "));
+        assert_eq!(request(&mut faulty, "X-Fault: yes\r\n"), "", "it ends without an answer");
+        assert_eq!(asked.load(SeqCst), 2, "and nothing of it reaches the app");
+        panicked(&running, 1.0);
+        assert!(request(&mut other, "").starts_with("HTTP/1.1 200 "), "others on the same worker go on");
+
+        // Over HTTP/2 the connection ends with the stream, and the others on it.
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(ca.edge_ca()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let socket = tokio::net::TcpStream::connect(edge).await.unwrap();
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+            let tls = connector.connect(ServerName::try_from("a.example").unwrap(), socket).await.unwrap();
+            let (mut send, connection) = h2::client::handshake(tls).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let ask = |fault: bool| {
+                let request = http::Request::get("https://a.example/");
+                if fault { request.header("x-fault", "yes") } else { request }.body(()).unwrap()
+            };
+            let (answer, _) = send.send_request(ask(false), true).unwrap();
+            assert_eq!(answer.await.unwrap().status(), 200);
+            let (answer, _) = send.send_request(ask(true), true).unwrap();
+            answer.await.unwrap_err();
+            let ended = tokio::time::timeout(Duration::from_secs(20), connection).await;
+            assert!(ended.is_ok(), "the connection ends");
+        });
+        assert_eq!(asked.load(SeqCst), 4);
+        panicked(&running, 2.0);
+        assert!(request(&mut other, "").starts_with("HTTP/1.1 200 "));
+        drop((other, faulty));
+        assert_eq!(running.stop(), 0, "no connection is left behind");
     }
 }

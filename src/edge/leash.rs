@@ -190,6 +190,11 @@ impl Leash {
         self.order.get()
     }
 
+    /// The connection ends now, whatever runs.
+    pub fn cut(&self) {
+        self.tell(Order::Cut);
+    }
+
     fn tell(&self, order: Order) {
         // Whoever tells all connections over and over wakes each of them once.
         if order <= self.order.get() {

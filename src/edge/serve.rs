@@ -246,7 +246,7 @@ async fn http2(edge: &Rc<Edge>, conn: Rc<Conn>, stream: Secured, leash: &Rc<Leas
     });
     let streams = edge.core.house().rules.limits.h2_streams;
     let (head_size, _) = head_limits(edge);
-    let serving = http2::Builder::new(Here(Rc::clone(edge)))
+    let serving = http2::Builder::new(Here(Rc::clone(edge), Rc::clone(leash)))
         .max_concurrent_streams(streams)
         .max_header_list_size(u32::try_from(head_size).unwrap_or(u32::MAX))
         .initial_stream_window_size(256 << 10)
@@ -328,6 +328,8 @@ fn is_last<B>(request: &Request<B>) -> bool {
 
 async fn answer(conn: &Rc<Conn>, asked: Asked, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
     let Asked { mut busy, last } = asked;
+    #[cfg(test)]
+    super::testing::fault(request.headers());
     let response = gate::visit(conn, request).await;
     busy.asked(true);
     Ok(response.map(|body| Answered { body, busy, last }))
@@ -366,15 +368,27 @@ impl<B: Body<Data = Bytes>> Body for Answered<B> {
     }
 }
 
+/// A fault of ours in one stream ends its connection: what it left half done is the connection's.
+struct EndsWith<'a>(&'a Leash);
+
+impl Drop for EndsWith<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cut();
+        }
+    }
+}
+
 /// Runs hyper's HTTP/2 tasks on this worker: one for each stream.
 #[derive(Clone, Debug)]
-struct Here(Rc<Edge>);
+struct Here(Rc<Edge>, Rc<Leash>);
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Here {
     fn execute(&self, task: F) {
-        let edge = Rc::clone(&self.0);
+        let (edge, leash) = (Rc::clone(&self.0), Rc::clone(&self.1));
         tokio::task::spawn_local(async move {
             let _panics = PanicGuard(&edge.counts);
+            let _connection = EndsWith(&leash);
             task.await;
         });
     }

@@ -7,6 +7,11 @@ use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
 
+/// A fault of ours, at a request that asks for one.
+pub fn fault(headers: &http::HeaderMap) {
+    assert!(!headers.contains_key("x-fault"), "a fault of ours");
+}
+
 /// Takes at most so many bytes a write, and each write once it is let; notes them.
 #[derive(Default)]
 pub struct Sink {

@@ -36,6 +36,11 @@ impl Proxy {
         Self::run(command, dir, file)
     }
 
+    /// The same by a command that may have an environment of its own.
+    pub fn start_by(command: Command, dir: &Path, file: &Path) -> Self {
+        Self::run(command, dir, file)
+    }
+
     fn run(mut command: Command, dir: &Path, file: &Path) -> Self {
         let stderr = dir.join("stderr.log");
         let mut child = command

@@ -49,8 +49,8 @@ impl Service {
                     for (at, descriptor) in descriptors.iter().enumerate() {
                         high[at] = libc::fcntl(*descriptor, libc::F_DUPFD_CLOEXEC, 100);
                     }
-                    for at in 0..descriptors.len() {
-                        libc::dup2(high[at], 3 + i32::try_from(at).unwrap_or(0));
+                    for (target, from) in (3..).zip(&high[..descriptors.len()]) {
+                        libc::dup2(*from, target);
                     }
                     Ok(())
                 });
@@ -114,6 +114,10 @@ impl Service {
     /// Signals the main process.
     pub fn signal(&self, signal: i32) {
         kill(self.main(), signal);
+    }
+
+    pub fn signal_to(&self, pid: u32, signal: i32) {
+        kill(pid, signal);
     }
 
     /// Sends SIGUSR2 and waits until another process is the service.

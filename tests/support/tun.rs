@@ -26,7 +26,7 @@ pub fn inside(test: &str, work: impl FnOnce()) {
     if !root {
         command.args(["-n", "unshare"]);
     }
-    command.args(["--net", "env"]).arg(format!("{INSIDE}=1")).arg(std::env::current_exe().unwrap());
+    command.args(["--net", "--mount", "env"]).arg(format!("{INSIDE}=1")).arg(std::env::current_exe().unwrap());
     let output = command.args(["--exact", test, "--nocapture"]).output().expect("`unshare` of util-linux runs");
     assert!(
         output.status.success(),
