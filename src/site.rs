@@ -33,7 +33,7 @@ pub use self::upgrade::{PATIENCE as UPGRADE_PATIENCE, Program, Successor, Upgrad
 use self::worker::{Command, Worker};
 use crate::config::{self, Configuration, Listener, Report, Texts};
 use crate::edge::{Crowd, Entrance, Entrances, Setup, TlsError, Vouching};
-use crate::forward::{Rates, Up};
+use crate::forward::{Insecure, Rates, Secure, Up};
 use crate::gate::{Believed, Door, Middleboxes, Rules};
 use crate::policy::Policy;
 use crate::posture::{self, Memory, Posture};
@@ -46,6 +46,8 @@ pub enum Error {
     Configuration(Report),
     #[error("listener `{listener}`: {source}")]
     Tls { listener: String, source: TlsError },
+    #[error(transparent)]
+    Insecure(#[from] Insecure),
     #[error("listener `{listener}`: cannot listen on {addr}: {source}")]
     Bind { listener: String, addr: SocketAddr, source: io::Error },
     #[error("admin: cannot listen on {addr}: {source}")]
@@ -130,6 +132,7 @@ pub fn start(path: &Path) -> Result<Running, Error> {
     let config::Loaded { configuration, warnings, texts, .. } = loaded;
     let record = Arc::new(Record::new()?);
     let entrances = entrances(&configuration, &Entrances::default())?;
+    let secure = Secure::load(&configuration.routes, &Secure::default())?;
     let Inherited { bound: mut inherited, before } = upgrade::inherited()?;
     let mut opened = adopt(&configuration, &mut inherited)?;
     let kept: Vec<SocketAddr> = opened.iter().map(|(bound, _)| bound.actual).collect();
@@ -152,7 +155,7 @@ pub fn start(path: &Path) -> Result<Running, Error> {
     let rules = Arc::new(ArcSwap::from_pointee(rules(
         &configuration,
         &entrances,
-        (posture, memory, rates, Up::new(&configuration.routes), Arc::default()),
+        (posture, memory, rates, Up::new(&configuration.routes, secure), Arc::default()),
         1,
     )));
     show_exceptions(&record, &configuration);
@@ -201,10 +204,12 @@ pub fn start(path: &Path) -> Result<Running, Error> {
     Ok(Running { site, warnings, before: Mutex::new(before) })
 }
 
-/// What is wrong with the certificates, keys, CAs and CRLs that the configuration names: what `start` would refuse. At most one for a listener.
+/// What is wrong with the certificates, keys, CAs and CRLs that the configuration names: what `start` would refuse. At most one for a
+/// listener, and one for an app.
 pub fn mistakes(configuration: &Configuration) -> Vec<Error> {
     let tls = configuration.listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?)));
-    tls.filter_map(|(name, tls)| Setup::load(tls).err().map(|source| Error::Tls { listener: name.clone(), source })).collect()
+    let of_listeners = tls.filter_map(|(name, tls)| Setup::load(tls).err().map(|source| Error::Tls { listener: name.clone(), source }));
+    of_listeners.chain(Secure::mistakes(&configuration.routes).into_iter().map(Error::Insecure)).collect()
 }
 
 impl Running {
@@ -356,6 +361,7 @@ impl Site {
         }
         let entrances = entrances(&configuration, &self.entrances.load())?;
         let current = self.rules.load_full();
+        let secure = Secure::load(&configuration.routes, current.up.secure())?;
         let posture = if (&configuration.store, &sources(&configuration)) == (&old.store, &sources(old)) {
             Arc::clone(&current.posture)
         } else {
@@ -402,7 +408,7 @@ impl Site {
         }
         show_exceptions(&self.record, &configuration);
         let serial = current.serial + 1;
-        let up = current.up.next(&configuration.routes);
+        let up = current.up.next(&configuration.routes, secure);
         memory.limit(configuration.fingerprints.memory);
         let rules = rules(&configuration, &entrances, (posture, memory, rates, up, Arc::clone(&current.middleboxes)), serial);
         self.entrances.store(Arc::new(entrances));
@@ -543,7 +549,9 @@ fn files(configuration: &Configuration) -> Vec<PathBuf> {
     let known = configuration.fingerprints.known.iter();
     let forwarded = configuration.listeners.iter().filter_map(|listener| listener.forwarded.as_ref());
     let vouched = forwarded.flat_map(|forwarded| forwarded.client_ca.iter().chain(&forwarded.client_crl));
-    configuration.files.iter().chain(&configuration.policy_dir).chain(known).chain(vouched).cloned().chain(of_tls).collect()
+    let of_apps = Secure::files(&configuration.routes);
+    let own = configuration.files.iter().chain(&configuration.policy_dir).chain(known).chain(vouched).cloned();
+    own.chain(of_tls).chain(of_apps).collect()
 }
 
 fn sources(configuration: &Configuration) -> Vec<(&str, std::time::Duration)> {

@@ -34,8 +34,9 @@ use self::leash::{LOOK, Leashes, Order, Patience};
 pub use self::opening::Replayed;
 use self::proxy_protocol::Caller;
 pub use self::socket::{inherit, join, listen, owned, saved_syn};
-pub use self::tls::{Expiry, Lasting, Setup, TlsError, Vouching};
+pub use self::tls::{Setup, TlsError, Vouching};
 use crate::gate::{Believed, Core, Door};
+use crate::model::Expiry;
 use crate::record::{Cell, Record, Writer};
 
 /// What a listener does with a connection, by the configuration in force when it comes.

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,8 +29,9 @@ use super::gathered::{Turns, gathered};
 use super::leash::{Busy, Held, Leash, Order, Still, Watched};
 use super::opening::{self, NoHello, Replayed};
 use super::proxy_protocol::Caller;
-use super::{Edge, Entrance, PanicGuard, Setup, socket};
+use super::{Edge, Entrance, PanicGuard, Setup, canonical, socket};
 use crate::fingerprint::syn;
+use crate::forward::Ends;
 use crate::gate::{self, Conn, Rules};
 use crate::model::Wire;
 
@@ -65,6 +67,12 @@ pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStr
     if behind.is_none() {
         // Else it is the balancer's.
         conn.wire.syn = socket::saved_syn(&stream).as_deref().and_then(syn::signature);
+        if edge.core.house().upstreams.tells
+            && let (Ok(source), Ok(destination)) = (stream.peer_addr(), stream.local_addr())
+        {
+            let plain = |end: SocketAddr| SocketAddr::new(canonical(end.ip()), end.port());
+            conn.client.between(Ends { source: plain(source), destination: plain(destination) });
+        }
     }
     conn.behind = behind;
     conn.front = entrance.believed.as_ref().filter(|believed| believed.trusts(peer)).map(|_| Box::default());

@@ -19,7 +19,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, 
 use super::hkdf;
 use crate::config::{AskCertificate, Forwarded, Tls};
 use crate::identify::{CertificateNames, ClientTrust, TrustError};
-use crate::model::Host;
+use crate::model::{Expiry, Host, Lasting};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -60,29 +60,6 @@ pub struct Setup {
     /// What it was made of.
     tls: Tls,
     content: Vec<u8>,
-}
-
-/// When what a file holds ends; of several in one file the first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expiry {
-    /// The file's name.
-    pub name: String,
-    pub what: Lasting,
-    /// Seconds since the epoch.
-    pub ends: i64,
-}
-
-impl Expiry {
-    fn new(path: &Path, what: Lasting, ends: i64) -> Self {
-        Self { name: name_of(path), what, ends }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lasting {
-    Certificate,
-    Authority,
-    Crl,
 }
 
 impl Setup {
@@ -301,10 +278,6 @@ impl Files {
             found: "none".to_owned(),
         })
     }
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
 fn end_of(certificate: &[u8]) -> Option<i64> {

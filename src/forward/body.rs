@@ -1,6 +1,7 @@
 //! Bodies on their way, in both directions.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,11 +10,13 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Version;
+use http::{HeaderMap, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::arriving::Arriving;
 use super::bound::Bound;
+use super::hygiene;
 use super::paced::Paced;
 use super::pool::Conn;
 use super::rates::Lanes;
@@ -30,6 +33,10 @@ pub(super) struct Flow {
     pub(super) fault: Cell<Option<Fault>>,
     pub(super) trickle: Trickle,
     stopped: Cell<bool>,
+    /// Whether the app may have the request's.
+    trailers: bool,
+    /// Those that ended the body, until they are sent.
+    trailing: Cell<Option<Box<HeaderMap>>>,
     /// Of the upstream connection, while it waits for the client.
     body: Cell<Option<Waker>>,
 }
@@ -41,7 +48,7 @@ pub(super) enum Fault {
 }
 
 impl Flow {
-    fn new(now: Instant) -> Rc<Self> {
+    fn new(now: Instant, trailers: bool) -> Rc<Self> {
         Rc::new(Self {
             bytes: Cell::new(0),
             last: Cell::new(now),
@@ -50,6 +57,8 @@ impl Flow {
             fault: Cell::new(None),
             trickle: Trickle::default(),
             stopped: Cell::new(false),
+            trailers,
+            trailing: Cell::new(None),
             body: Cell::new(None),
         })
     }
@@ -84,7 +93,15 @@ impl Flow {
                 }
                 Poll::Ready(Some(Ok(data)))
             }
-            Some(Ok(Err(_))) | None => {
+            Some(Ok(Err(frame))) => {
+                self.ended.set(true);
+                if let Some(mut trailers) = frame.into_trailers().ok().filter(|_| self.trailers) {
+                    hygiene::request_trailers(&mut trailers);
+                    self.trailing.set(Some(Box::new(trailers)));
+                }
+                Poll::Ready(None)
+            }
+            None => {
                 self.ended.set(true);
                 Poll::Ready(None)
             }
@@ -93,6 +110,11 @@ impl Flow {
                 Poll::Ready(Some(Err(BrokenOff)))
             }
         }
+    }
+
+    /// The end of the body: its trailers, where the app may have them.
+    fn end(&self) -> Option<Result<Frame<Bytes>, BrokenOff>> {
+        self.trailing.take().map(|trailers| Ok(Frame::trailers(*trailers)))
     }
 
     /// Nobody needs the rest: the upstream connection ends, and lets go of the client's body.
@@ -139,10 +161,20 @@ impl Drop for Rest {
     }
 }
 
-/// The client's body on its way to the app: at most so many bytes, and no trailers.
+/// The client's body on its way to the app: at most so many bytes, and no trailers but where the app takes them.
 pub(super) enum RequestBody {
     Empty,
-    Incoming { rest: Rest, left: u64, flow: Rc<Flow>, paced: Option<Box<Paced>> },
+    /// What was sent once to an app that did not look at it, and then the rest.
+    Again {
+        sent: VecDeque<Bytes>,
+        rest: Box<RequestBody>,
+    },
+    Incoming {
+        rest: Rest,
+        left: u64,
+        flow: Rc<Flow>,
+        paced: Option<Box<Paced>>,
+    },
 }
 
 /// Why a request's body was broken off; what matters is in the `Flow`.
@@ -155,13 +187,13 @@ impl RequestBody {
     pub(super) fn new(
         incoming: Incoming,
         version: Version,
-        (most, lanes): (u64, Option<&Lanes>),
+        (most, trailers, lanes): (u64, bool, Option<&Lanes>),
         now: Instant,
     ) -> (Self, Option<Rc<Flow>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
-        let flow = Flow::new(now);
+        let flow = Flow::new(now, trailers);
         let paced = lanes.map(|lanes| Box::new(Paced::new(lanes.clone())));
         (Self::Incoming { rest: Rest::of(incoming, version), left: most, flow: Rc::clone(&flow), paced }, Some(flow))
     }
@@ -172,17 +204,29 @@ impl http_body::Body for RequestBody {
     type Error = BrokenOff;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if let Self::Again { sent, rest } = &mut *self {
+            return match sent.pop_front() {
+                Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+                None => Pin::new(&mut **rest).poll_frame(cx),
+            };
+        }
         let Self::Incoming { rest: Rest { incoming: Some(incoming), .. }, left, flow, paced } = &mut *self else {
             return Poll::Ready(None);
         };
         if flow.stopped.get() || flow.fault.get().is_some() {
             return Poll::Ready(Some(Err(BrokenOff)));
         }
-        let Some(paced) = paced else { return flow.poll_client(incoming, left, cx).map(|frame| frame.map(|data| data.map(Frame::data))) };
+        let Some(paced) = paced else {
+            return match ready!(flow.poll_client(incoming, left, cx)) {
+                Some(data) => Poll::Ready(Some(data.map(Frame::data))),
+                None => Poll::Ready(flow.end()),
+            };
+        };
         if paced.held() == 0 {
             match ready!(flow.poll_client(incoming, left, cx)) {
                 Some(Ok(data)) => paced.hold(data),
-                end => return Poll::Ready(end.map(|data| data.map(Frame::data))),
+                Some(Err(broken)) => return Poll::Ready(Some(Err(broken))),
+                None => return Poll::Ready(flow.end()),
             }
             flow.ended.set(false);
         }
@@ -206,6 +250,7 @@ impl http_body::Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Again { sent, rest } => sent.is_empty() && rest.is_end_stream(),
             Self::Incoming { rest, paced, .. } => {
                 paced.as_ref().is_none_or(|paced| paced.held() == 0) && rest.incoming.as_ref().is_none_or(Incoming::is_end_stream)
             }
@@ -215,6 +260,8 @@ impl http_body::Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            // Over HTTP/2, where the head says the length.
+            Self::Again { .. } => SizeHint::default(),
             Self::Incoming { rest, paced, .. } => {
                 let hint = rest.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default();
                 more_by(hint, paced.as_ref().map_or(0, |paced| paced.held()))
@@ -272,6 +319,9 @@ pub struct Ended {
 pub enum Cut {
     #[error("the app broke off its response")]
     App(#[source] hyper::Error),
+    /// The source says with which code the client's stream is reset in turn.
+    #[error("the app reset its response")]
+    Reset(#[source] ::h2::Error),
     #[error("the app's response stood still")]
     Still,
     #[error("the response grew past max_response")]
@@ -283,7 +333,7 @@ pub enum Cut {
 impl Cut {
     const fn end(&self) -> End {
         match self {
-            Self::App(_) | Self::Still => End::Cut,
+            Self::App(_) | Self::Reset(_) | Self::Still => End::Cut,
             Self::Large => End::Large,
             Self::Late => End::Late,
         }
@@ -312,7 +362,7 @@ enum Kind {
 }
 
 struct Stream {
-    incoming: Incoming,
+    incoming: Arriving,
     /// Given back at the response's end.
     conn: Conn,
     idle: Duration,
@@ -339,14 +389,14 @@ impl Body {
     }
 
     pub(super) fn of_app(
-        incoming: Incoming,
+        incoming: Arriving,
         mut conn: Conn,
         flow: Option<Rc<Flow>>,
         (idle, bound): (Duration, Option<Box<Bound>>),
     ) -> Self {
         if flow.as_ref().is_some_and(|flow| !flow.ended.get()) {
             // Polled for the response alone, the request would wait for a client that does not read yet.
-            conn.parts().1.detach();
+            conn.detach();
         }
         let writes = conn.pulse().writes.get();
         let whole = incoming.is_end_stream();
@@ -476,14 +526,13 @@ impl http_body::Body for Body {
 impl Stream {
     fn poll_bound(&mut self, bound: Option<&mut Bound>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match bound {
-            None => self.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Cut::App))),
+            None => self.poll_frame(cx),
             Some(bound) => bound.poll_next(cx, |cx| self.poll_frame(cx)),
         }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        let Self { incoming, conn, .. } = self;
-        conn.parts().1.drive(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx))
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        self.incoming.poll_frame(&mut self.conn, cx)
     }
 
     /// Ready when the app has sent nothing for the idle timeout while the request's body did not move either.

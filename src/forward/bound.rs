@@ -43,7 +43,7 @@ impl Bound {
     pub(super) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
-        mut more: impl FnMut(&mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>>,
+        mut more: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         if let Some(ends) = self.ends
             && self.timer.poll(cx, ends).is_ready()
@@ -61,7 +61,7 @@ impl Bound {
             }
             let frame = match ready!(more(cx)) {
                 Some(Ok(frame)) => frame,
-                Some(Err(error)) => return Poll::Ready(Some(Err(Cut::App(error)))),
+                Some(Err(cut)) => return Poll::Ready(Some(Err(cut))),
                 None => return Poll::Ready(None),
             };
             let mut data = match frame.into_data() {

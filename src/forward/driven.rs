@@ -12,13 +12,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures_util::task::AtomicWaker;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::body::RequestBody;
 use super::io::Felt;
 use super::pool::Slot;
+use super::socket::Socket;
 
-type Connection = http1::Connection<TokioIo<Felt<TcpStream>>, RequestBody>;
+type Connection = http1::Connection<TokioIo<Felt<Socket>>, RequestBody>;
 
 #[derive(Debug)]
 pub(super) struct Driven {

@@ -8,7 +8,8 @@ use crate::model::RestrictionKey;
 /// The connection to the app, where there was one, is not used again in any of these cases.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The app's side: no server took a connection within the connect timeout, or all permitted connections are in use. No byte was sent. 503.
+    /// The app's side: no server took a connection within the connect timeout, or all permitted connections are in use. No byte was sent, or
+    /// the app said that it did not look at the request. 503.
     #[error("no server of the app could be reached")]
     Unreachable(#[source] io::Error),
     /// The app's side: no response head within the response timeout, or the app stopped reading the request. 504.
@@ -35,6 +36,8 @@ pub enum Failure {
 pub enum Broken {
     #[error(transparent)]
     Http(#[from] hyper::Error),
+    #[error(transparent)]
+    Http2(#[from] ::h2::Error),
     #[error("{0}")]
     Framing(&'static str),
 }

@@ -1,8 +1,12 @@
 //! The head of a request as the app shall see it, and the head of a response as the client shall.
 
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, COOKIE, EXPIRES, FORWARDED, HOST, HeaderName, PRAGMA, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, request, response, uri};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, EXPIRES, FORWARDED,
+    HOST, HeaderName, LOCATION, PRAGMA, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, request, response, uri};
 
+use super::body::RequestBody;
 use super::failure::{Broken, Failure};
 use super::{Order, cookies};
 use crate::record::hex;
@@ -71,6 +75,71 @@ pub(super) fn toward_app(head: &mut request::Parts, order: &Order<'_>, host: Opt
     }
     for (name, value) in identity.fingerprints.iter().chain(&identity.certificate) {
         headers.insert(name, value.clone());
+    }
+}
+
+/// The head as HTTP/2 has it: what `toward_app` made, less the fields that are of HTTP/1.1's connection alone (RFC 9113 section 8.2.2). `secure`: by
+/// TLS to the app. `None`: the Host that the operator named cannot be an authority.
+pub(super) fn over_http2(request: &Request<RequestBody>, secure: bool) -> Option<Request<()>> {
+    let mut headers = request.headers().clone();
+    let host = headers.remove(HOST)?;
+    for name in [&TRANSFER_ENCODING, &CONNECTION, &UPGRADE, &TRAILER] {
+        headers.remove(name);
+    }
+    // We take them, and pass them on where the client's protocol has them; gRPC insists.
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    let mut target = request.uri().clone().into_parts();
+    target.scheme = Some(if secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP });
+    target.authority = Some(uri::Authority::try_from(host.as_bytes()).ok()?);
+    let mut made = Request::new(());
+    *made.method_mut() = request.method().clone();
+    *made.uri_mut() = Uri::from_parts(target).ok()?;
+    *made.version_mut() = Version::HTTP_2;
+    *made.headers_mut() = headers;
+    Some(made)
+}
+
+/// The names of a request's trailers that may pass, for an app that is told of them: over HTTP/1.1 no others are sent.
+pub(super) fn announced(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut named = HeaderMap::new();
+    for name in headers.get_all(&TRAILER).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {
+        if let Ok(name) = HeaderName::from_bytes(name.trim_ascii()) {
+            named.insert(name, HeaderValue::from_static(""));
+        }
+    }
+    request_trailers(&mut named);
+    let names: Vec<&str> = named.keys().map(HeaderName::as_str).collect();
+    HeaderValue::try_from(names.join(", ")).ok().filter(|value| !value.is_empty())
+}
+
+/// A client's trailers, where the app takes them: nothing of framing, and nothing that only we may say.
+pub(super) fn request_trailers(trailers: &mut HeaderMap) {
+    hop::strip_request(trailers, |_| {});
+    self::trailers(trailers);
+    trailers.remove(&TRACEPARENT);
+    trailers.remove(&TRACESTATE);
+}
+
+/// Removes from trailers what only a head may say (RFC 9110 section 6.5.1): framing, routing, cookies, how to read the body.
+pub(super) fn trailers(trailers: &mut HeaderMap) {
+    for name in [
+        &CONNECTION,
+        &CONTENT_LENGTH,
+        &TRANSFER_ENCODING,
+        &TE,
+        &TRAILER,
+        &UPGRADE,
+        &HOST,
+        &COOKIE,
+        &SET_COOKIE,
+        &AUTHORIZATION,
+        &CONTENT_ENCODING,
+        &CONTENT_TYPE,
+        &CONTENT_RANGE,
+        &CACHE_CONTROL,
+        &LOCATION,
+    ] {
+        trailers.remove(name);
     }
 }
 

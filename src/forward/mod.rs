@@ -3,20 +3,25 @@
 //! Everything here belongs to one worker and its single-threaded runtime, but for `Rates` and `Up`, which are the process's. No locks and no
 //! timers on the path of a request that nobody delays.
 
+mod arriving;
 mod body;
 mod bound;
 mod cookies;
 mod driven;
 mod failure;
 mod fingerprints;
+mod http2;
 mod hygiene;
 mod io;
 mod order;
 mod paced;
 mod pool;
+mod proxy_header;
 mod rates;
 mod response;
+mod secure;
 mod send;
+mod socket;
 mod timer;
 mod trickle;
 mod upstreams;
@@ -29,6 +34,8 @@ pub use cookies::NOTICE_COOKIES;
 pub use failure::{Broken, Failure};
 pub use fingerprints::fingerprints;
 pub use order::{Bounds, Client, Identity, Order};
+pub use proxy_header::Ends;
 pub use rates::{Lanes, Rates, RetryAfter, Subject};
+pub use secure::{Insecure, Secure};
 pub use send::{Sent, send};
 pub use upstreams::{Up, Upstreams};

@@ -1,13 +1,13 @@
 //! What `send` is asked to do, in values that are ready to go on the wire.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use http::{HeaderName, HeaderValue};
 
-use super::Lanes;
+use super::{Ends, Lanes};
 use crate::model::{Effect, Host};
 use crate::policy::AppId;
 
@@ -53,6 +53,8 @@ impl Bounds {
 /// What the app is told of the client's connection. Made once per connection.
 #[derive(Debug)]
 pub struct Client {
+    ip: IpAddr,
+    ends: OnceCell<Ends>,
     peer: HeaderValue,
     proto: HeaderValue,
     /// `for=...;proto=...;host=`, up to the host.
@@ -86,7 +88,26 @@ impl Client {
             let _ = write!(chain, ", {proxy}");
             let _ = write!(through, ", {}", node(proxy));
         }
-        Self { peer: value(&chain), proto: HeaderValue::from_static(proto), forwarded, through: through.into(), named: RefCell::new(None) }
+        Self {
+            ip: peer,
+            ends: OnceCell::new(),
+            peer: value(&chain),
+            proto: HeaderValue::from_static(proto),
+            forwarded,
+            through: through.into(),
+            named: RefCell::new(None),
+        }
+    }
+
+    /// Told once, where an app wants to know of them: of the client's own connection.
+    pub fn between(&self, ends: Ends) {
+        let _ = self.ends.set(ends);
+    }
+
+    /// Whose connection this is. What nobody told, a port or our own address, is zero.
+    pub(super) fn ends(&self) -> Ends {
+        let unknown = if self.ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+        *self.ends.get_or_init(|| Ends { source: SocketAddr::new(self.ip, 0), destination: SocketAddr::new(unknown, 0) })
     }
 
     pub(super) fn peer(&self) -> &HeaderValue {

@@ -4,33 +4,39 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use rustls::ClientConfig;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::body::RequestBody;
 use super::driven::Driven;
+use super::http2::{Lease, Link, Room};
 use super::io::{Felt, Pulse};
+use super::proxy_header::Ends;
+use super::socket;
 use super::timer::Timer;
 use super::upstreams::Reach;
-use crate::config::At;
+use crate::config::{At, Protocol, ProxyProtocol};
 
 /// Of a response's head, status line and all; hyper's own cap on fields is 100.
-const RESPONSE_HEAD: usize = 64 * 1024;
+pub(super) const RESPONSE_HEAD: u32 = 64 * 1024;
 /// How often idle connections are looked through for those whose time is over.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long a server that took no connection is tried last.
 const COOLING: Duration = Duration::from_secs(1);
 
+/// How often the log says that a server is not what the configuration says.
+const WARNING: u64 = 60;
+
 /// Last connect outcome of a server, of all workers.
 #[derive(Debug, Default)]
-pub(super) struct UpFlag(AtomicU8);
+pub(super) struct UpFlag(AtomicU8, AtomicU64);
 
 impl UpFlag {
     pub(super) fn set(&self, up: bool) {
@@ -39,6 +45,14 @@ impl UpFlag {
         if self.0.load(Ordering::Relaxed) != now {
             self.0.store(now, Ordering::Relaxed);
         }
+    }
+
+    /// Whether it is time for a warning, of all workers: the first at once.
+    fn warns(&self) -> bool {
+        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let now = BEGAN.elapsed().as_secs() + WARNING;
+        let last = self.1.load(Ordering::Relaxed);
+        now >= last.saturating_add(WARNING) && self.1.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// `None`: nobody connected yet.
@@ -64,6 +78,14 @@ pub(super) struct Server {
     address: Option<SocketAddr>,
     caps: Cell<Caps>,
     up: RefCell<Arc<UpFlag>>,
+    /// Of `https://`.
+    tls: RefCell<Option<Arc<ClientConfig>>>,
+    /// Counts changes of how the server is reached: a connection of before is not used again.
+    generation: Cell<u32>,
+    /// Connections that requests share: HTTP/2.
+    links: RefCell<Vec<Rc<Link>>>,
+    /// A connection that requests will share is being made: they wait for it.
+    dialling: Cell<bool>,
     /// The last returned is on top and the first used: the others age until they are not needed.
     idle: RefCell<Vec<Idle>>,
     open: Cell<usize>,
@@ -82,11 +104,20 @@ struct Idle {
 /// What a connection is while nobody uses it.
 #[derive(Debug)]
 struct Lent {
-    requests: SendRequest<RequestBody>,
-    driven: Driven,
+    wire: Wire,
+    /// Of the connection; over HTTP/2, of the stream.
     pulse: Rc<Pulse>,
     timer: Timer,
     born: Instant,
+    generation: u32,
+    /// Whom the server was told that it is for.
+    whose: Option<Ends>,
+}
+
+#[derive(Debug)]
+enum Wire {
+    Http1 { requests: SendRequest<RequestBody>, driven: Driven },
+    Http2(Lease),
 }
 
 /// A connection in use. Dropped without `give_back`, it closes.
@@ -99,14 +130,44 @@ pub(super) struct Conn {
 }
 
 impl Lent {
-    fn is_closed(&self) -> bool {
-        self.driven.is_gone() || self.requests.is_closed()
+    /// Looked at while nobody uses it.
+    fn is_closed(&mut self) -> bool {
+        match &mut self.wire {
+            Wire::Http1 { requests, driven } => {
+                driven.rest();
+                driven.is_gone() || requests.is_closed()
+            }
+            Wire::Http2(_) => true,
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(&self.wire, Wire::Http1 { requests, .. } if requests.is_ready())
     }
 }
 
 impl Conn {
-    pub(super) fn parts(&mut self) -> (&mut SendRequest<RequestBody>, &mut Driven) {
-        (&mut self.lent.requests, &mut self.lent.driven)
+    /// Of HTTP/1.1.
+    pub(super) fn parts(&mut self) -> Option<(&mut SendRequest<RequestBody>, &mut Driven)> {
+        match &mut self.lent.wire {
+            Wire::Http1 { requests, driven } => Some((requests, driven)),
+            Wire::Http2(_) => None,
+        }
+    }
+
+    /// Of HTTP/2.
+    pub(super) fn lease(&self) -> Option<&Lease> {
+        match &self.lent.wire {
+            Wire::Http1 { .. } => None,
+            Wire::Http2(lease) => Some(lease),
+        }
+    }
+
+    /// Of a request that goes on while its response comes: each at its own pace.
+    pub(super) fn detach(&mut self) {
+        if let Some((_, driven)) = self.parts() {
+            driven.detach();
+        }
     }
 
     pub(super) fn pulse(&self) -> &Rc<Pulse> {
@@ -123,21 +184,29 @@ impl Conn {
         let Self { lent, home, .. } = self;
         let now = Instant::now();
         let caps = home.caps.get();
-        if lent.is_closed() || now.duration_since(lent.born) >= caps.max_age || idle.is_zero() {
+        let driven = match &lent.wire {
+            Wire::Http1 { driven, requests } if !driven.is_gone() && !requests.is_closed() => driven,
+            Wire::Http1 { .. } => return,
+            Wire::Http2(lease) => return lease.link.until.set(now + idle),
+        };
+        if now.duration_since(lent.born) >= caps.max_age || idle.is_zero() || lent.generation != home.generation.get() {
             return;
         }
-        lent.driven.release();
+        driven.release();
         let mut stack = home.idle.borrow_mut();
+        // Of a client's own: nobody else will use it, so the one that waited longest makes room.
+        let longest = (lent.whose.is_some() && stack.len() >= caps.idle && caps.idle > 0).then(|| stack.remove(0));
         if stack.len() < caps.idle {
             stack.push(Idle { lent, until: now + idle });
             drop(stack);
             home.freed.notify_one();
         }
+        drop(longest);
     }
 }
 
 impl Server {
-    pub(super) fn new(reach: Reach, caps: Caps, up: Arc<UpFlag>) -> Rc<Self> {
+    pub(super) fn new(reach: Reach, caps: Caps, up: Arc<UpFlag>, tls: Option<Arc<ClientConfig>>) -> Rc<Self> {
         let address = match &reach.at {
             At::Tcp { host, port } => host.parse().ok().map(|host| SocketAddr::new(host, *port)),
             At::Unix(_) => None,
@@ -147,6 +216,10 @@ impl Server {
             address,
             caps: Cell::new(caps),
             up: RefCell::new(up),
+            tls: RefCell::new(tls),
+            generation: Cell::new(0),
+            links: RefCell::default(),
+            dialling: Cell::new(false),
             idle: RefCell::default(),
             open: Cell::new(0),
             freed: Notify::new(),
@@ -155,10 +228,25 @@ impl Server {
         })
     }
 
-    /// A new configuration for the same server.
-    pub(super) fn renew(&self, caps: Caps, up: Arc<UpFlag>) {
+    /// A new configuration for the same server. Connections that were made by other files of TLS are used no more.
+    pub(super) fn renew(&self, caps: Caps, up: Arc<UpFlag>, tls: Option<Arc<ClientConfig>>) {
         self.caps.set(caps);
         *self.up.borrow_mut() = up;
+        let old = self.tls.replace(tls);
+        if old.as_ref().map(Arc::as_ptr) != self.tls.borrow().as_ref().map(Arc::as_ptr) {
+            self.generation.set(self.generation.get().wrapping_add(1));
+            let gone = (self.idle.take(), self.links.take());
+            drop(gone);
+        }
+    }
+
+    /// It is told whom each connection is for.
+    pub(super) fn is_told(&self) -> bool {
+        self.reach.proxy_protocol != ProxyProtocol::Off
+    }
+
+    pub(super) fn is_secure(&self) -> bool {
+        self.reach.tls.is_some()
     }
 
     /// It took no connection a moment ago.
@@ -166,18 +254,20 @@ impl Server {
         self.failed.get().is_some_and(|failed| now.duration_since(failed) < COOLING)
     }
 
-    /// An idle connection, the most recently used first.
-    pub(super) fn reuse(self: &Rc<Self>, now: Instant) -> Option<Conn> {
+    /// An idle connection, the most recently used first, or a place on a shared one. `whose`: only one for this client.
+    pub(super) fn reuse(self: &Rc<Self>, now: Instant, whose: Option<Ends>) -> Option<Conn> {
+        if self.reach.protocol != Protocol::Http1 {
+            return self.join(now, whose);
+        }
         let max_age = self.caps.get().max_age;
         let mut stack = self.idle.borrow_mut();
         let mut at = stack.len();
         while at > 0 {
             at -= 1;
             let Some(Idle { lent, until }) = stack.get_mut(at) else { break };
-            lent.driven.rest();
             if lent.is_closed() || *until <= now || now.duration_since(lent.born) >= max_age {
                 stack.remove(at);
-            } else if lent.requests.is_ready() {
+            } else if lent.whose == whose && lent.is_ready() {
                 let Idle { lent, .. } = stack.remove(at);
                 return Some(Conn { lent, home: Rc::clone(self), used: true });
             }
@@ -185,20 +275,52 @@ impl Server {
         None
     }
 
-    /// A fresh connection within the time; where all permitted ones are in use, the first that is freed.
-    pub(super) async fn connect(self: &Rc<Self>, within: Duration) -> io::Result<Conn> {
+    /// The first with room: those behind it age until they are not needed.
+    fn join(self: &Rc<Self>, now: Instant, whose: Option<Ends>) -> Option<Conn> {
+        let max_age = self.caps.get().max_age;
+        let mut links = self.links.borrow_mut();
+        links.retain(|link| {
+            link.room() != Room::Gone && now.duration_since(link.born) < max_age && !(link.is_idle() && link.until.get() <= now)
+        });
+        let link = links.iter().find(|link| link.whose == whose && link.room() == Room::Some)?;
+        Some(self.lend(link))
+    }
+
+    fn lend(self: &Rc<Self>, link: &Rc<Link>) -> Conn {
+        let (lease, used) = Lease::new(link, self);
+        let (born, whose, generation) = (link.born, link.whose, self.generation.get());
+        let lent = Box::new(Lent { wire: Wire::Http2(lease), pulse: Rc::default(), timer: Timer::default(), born, generation, whose });
+        Conn { lent, home: Rc::clone(self), used }
+    }
+
+    /// A stream on the connection is over.
+    pub(super) fn left(&self, link: &Rc<Link>) {
+        let mut links = self.links.borrow_mut();
+        let surplus = link.is_idle() && links.iter().filter(|link| link.is_idle()).count() > self.caps.get().idle;
+        if surplus {
+            links.retain(|one| !Rc::ptr_eq(one, link));
+        }
+        drop(links);
+        self.freed.notify_one();
+    }
+
+    /// A fresh connection within the time, or a place on one that others made meanwhile; where all permitted ones are in use, the first that is freed.
+    pub(super) async fn connect(self: &Rc<Self>, within: Duration, whose: Option<Ends>) -> io::Result<Conn> {
         let mut dialled = false;
         let result = timeout(within, async {
-            while self.open.get() >= self.caps.get().open {
+            while self.must_wait(whose) {
                 self.freed.notified().await;
-                if let Some(conn) = self.reuse(Instant::now()) {
+                if let Some(conn) = self.reuse(Instant::now(), whose) {
                     return Ok(conn);
                 }
             }
             let slot = Slot::new(self);
             dialled = true;
-            let stream = self.dial().await?;
-            self.begin(stream, slot).await
+            if self.reach.protocol != Protocol::Http1 {
+                return self.begin_shared(slot, whose).await;
+            }
+            let socket = self.dial(whose).await?;
+            self.begin(socket, slot, whose).await
         })
         .await;
         let result = match result {
@@ -210,29 +332,61 @@ impl Server {
             self.up.borrow().set(result.is_ok());
             self.failed.set(result.is_err().then(Instant::now));
         }
+        if let Err(error) = &result
+            && error.kind() == io::ErrorKind::InvalidData
+            && self.up.borrow().warns()
+        {
+            tracing::warn!(server = %self.reach, %error, "no connection to a server of an app");
+        }
         result
     }
 
-    async fn dial(&self) -> io::Result<TcpStream> {
-        let stream = match (self.address, &self.reach.at) {
-            (Some(address), _) => TcpStream::connect(address).await?,
-            // Tries each address of the name in turn.
-            (None, At::Tcp { host, port }) => TcpStream::connect((host.as_str(), *port)).await?,
-            (None, At::Unix(_)) => return Err(io::Error::from(io::ErrorKind::Unsupported)),
-        };
-        stream.set_nodelay(true)?;
-        Ok(stream)
+    /// No further connection may be made now.
+    fn must_wait(&self, whose: Option<Ends>) -> bool {
+        if self.dialling.get() && whose.is_none() {
+            return true;
+        }
+        if self.open.get() < self.caps.get().open {
+            return false;
+        }
+        // Connections of other clients' own wait for nobody who asks here.
+        if whose.is_some() {
+            let idle = (!self.idle.borrow().is_empty()).then(|| self.idle.borrow_mut().remove(0));
+            drop(idle);
+            self.links.borrow_mut().retain(|link| !link.is_idle());
+        }
+        self.open.get() >= self.caps.get().open
     }
 
-    async fn begin(self: &Rc<Self>, stream: TcpStream, slot: Slot) -> io::Result<Conn> {
+    async fn dial(&self, whose: Option<Ends>) -> io::Result<socket::Socket> {
+        let tls = self.tls.borrow().clone();
+        socket::dial(&self.reach, self.address, tls.as_ref(), whose).await
+    }
+
+    async fn begin(self: &Rc<Self>, socket: socket::Socket, slot: Slot, whose: Option<Ends>) -> io::Result<Conn> {
         let pulse = Rc::new(Pulse::default());
-        let io = TokioIo::new(Felt::new(stream, Rc::clone(&pulse)));
+        let io = TokioIo::new(Felt::new(socket, Rc::clone(&pulse)));
         let mut builder = http1::Builder::new();
-        builder.max_header_size(RESPONSE_HEAD);
+        builder.max_header_size(RESPONSE_HEAD as usize);
+        let generation = self.generation.get();
         let (requests, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
         self.sweep();
-        let lent = Box::new(Lent { requests, driven: Driven::new(connection, slot), pulse, timer: Timer::default(), born: Instant::now() });
+        let wire = Wire::Http1 { requests, driven: Driven::new(connection, slot) };
+        let lent = Box::new(Lent { wire, pulse, timer: Timer::default(), born: Instant::now(), generation, whose });
         Ok(Conn { lent, home: Rc::clone(self), used: false })
+    }
+
+    /// Others wait for it rather than make their own: one connection carries them all.
+    async fn begin_shared(self: &Rc<Self>, slot: Slot, whose: Option<Ends>) -> io::Result<Conn> {
+        let _dialling = whose.is_none().then(|| Dialling::new(self));
+        let generation = self.generation.get();
+        let link = Link::open(self.dial(whose).await?, slot, whose).await?;
+        let conn = self.lend(&link);
+        if generation == self.generation.get() {
+            self.links.borrow_mut().push(link);
+        }
+        self.sweep();
+        Ok(conn)
     }
 
     /// Closes idle connections whose time is over, as long as there are connections.
@@ -256,9 +410,12 @@ impl Server {
 
     fn drop_expired(&self, now: Instant) {
         let max_age = self.caps.get().max_age;
-        self.idle.borrow_mut().retain_mut(|Idle { lent, until }| {
-            lent.driven.rest();
-            !lent.is_closed() && *until > now && now.duration_since(lent.born) < max_age
+        self.idle
+            .borrow_mut()
+            .retain_mut(|Idle { lent, until }| !lent.is_closed() && *until > now && now.duration_since(lent.born) < max_age);
+        self.links.borrow_mut().retain(|link| {
+            let over = link.is_idle() && link.until.get() <= now || now.duration_since(link.born) >= max_age;
+            link.room() != Room::Gone && !over
         });
     }
 
@@ -290,5 +447,22 @@ impl Drop for Slot {
             server.open.set(server.open.get().saturating_sub(1));
             server.freed.notify_one();
         }
+    }
+}
+
+/// Ends, however it ends, with those that waited looking anew.
+struct Dialling<'a>(&'a Server);
+
+impl<'a> Dialling<'a> {
+    fn new(server: &'a Server) -> Self {
+        server.dialling.set(true);
+        Self(server)
+    }
+}
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        self.0.dialling.set(false);
+        self.0.freed.notify_waiters();
     }
 }

@@ -13,9 +13,11 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 
+use super::arriving::Arriving;
 use super::body::{Body, Fault, Flow, RequestBody, Rest};
 use super::bound::Bound;
 use super::failure::{Broken, Failure};
+use super::http2;
 use super::pool::Conn;
 use super::upstreams::{Target, Upstreams};
 use super::{Order, hygiene, response};
@@ -101,10 +103,22 @@ struct Exchange<'a> {
 }
 
 enum Tried {
-    Answered(Response<Incoming>, Conn),
+    Answered(Response<Arriving>, Conn),
     Failed(Failure),
     /// Not a byte of the request was sent, and it is back in its place: another server may have it.
     Unsent(io::Error),
+}
+
+/// How often one server may refuse one request without a look at it before another server is asked.
+const REFUSALS: u8 = 2;
+
+/// What came of a stream of HTTP/2.
+enum Shared {
+    Done(Tried),
+    /// The app did not look at the request, which is back in its place.
+    Refused(::h2::Error),
+    /// A used connection was gone before a byte of the answer, and the request may be sent again.
+    Lost,
 }
 
 impl<'a> Exchange<'a> {
@@ -132,11 +146,16 @@ impl<'a> Exchange<'a> {
         let mut again = (empty && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)).then(|| Copied::of(&head));
         // Over HTTP/2 a body that is said to be empty may still turn out a lie: the app learns its end, not its length, and so never takes it for whole.
         let length = length.filter(|length| empty || *length > 0);
+        let announced = if app.request_trailers { hygiene::announced(&head.headers) } else { None };
         hygiene::toward_app(&mut head, order, rotation.first().and_then(|target| target.host.as_ref()), length);
+        if let Some(announced) = announced.filter(|_| length.is_none()) {
+            head.headers.insert(http::header::TRAILER, announced);
+        }
         if let Some(copied) = &mut again {
             copied.trace = head.headers.get(&hygiene::TRACEPARENT).cloned();
         }
-        let (body, flow) = RequestBody::new(incoming, version, (limit.unwrap_or(u64::MAX), order.bounds.lanes.as_ref()), begun);
+        let (body, flow) =
+            RequestBody::new(incoming, version, (limit.unwrap_or(u64::MAX), app.request_trailers, order.bounds.lanes.as_ref()), begun);
         if let Some(flow) = &flow
             && !grpc
         {
@@ -163,12 +182,13 @@ impl<'a> Exchange<'a> {
 
     async fn with(&mut self, order: &Order<'_>, target: &Target) -> Tried {
         let mut fresh = false;
+        let mut refused = 0u8;
         loop {
             let mut began = self.begun.take().unwrap_or_else(Instant::now);
-            let mut conn = match if fresh { None } else { target.server.reuse(began) } {
+            let mut conn = match if fresh { None } else { target.server.reuse(began, target.whose(order)) } {
                 Some(conn) => conn,
                 // Boxed, for it is rare and large.
-                None => match Box::pin(target.server.connect(self.timeouts.connect)).await {
+                None => match Box::pin(target.server.connect(self.timeouts.connect, target.whose(order))).await {
                     Ok(conn) => {
                         began = Instant::now();
                         conn
@@ -176,11 +196,23 @@ impl<'a> Exchange<'a> {
                     Err(error) => return Tried::Unsent(error),
                 },
             };
+            if conn.lease().is_some() {
+                match Box::pin(self.over_http2(conn, target, began)).await {
+                    Shared::Done(tried) => return tried,
+                    Shared::Refused(error) if refused == REFUSALS => return Tried::Unsent(io::Error::other(error)),
+                    Shared::Refused(_) => refused += 1,
+                    Shared::Lost => {
+                        self.request = self.again.take().map(|copied| copied.into_request(order, target));
+                        fresh = true;
+                    }
+                }
+                continue;
+            }
             let reads = conn.pulse().reads.get();
             let mut patience = Patience { since: began, writes: conn.pulse().writes.get() };
             let mut sending = pin!(None);
             let answer = poll_fn(|cx| {
-                let (requests, driven) = conn.parts();
+                let Some((requests, driven)) = conn.parts() else { return Poll::Pending };
                 let answer = driven.drive(cx, |cx| {
                     if let Some(request) = self.request.take() {
                         sending.set(Some(requests.try_send_request(request)));
@@ -193,7 +225,7 @@ impl<'a> Exchange<'a> {
                 }
             });
             let mut error = match answer.await {
-                Ok(Ok(response)) => return Tried::Answered(response, conn),
+                Ok(Ok(response)) => return Tried::Answered(response.map(Arriving::Http1), conn),
                 Ok(Err(error)) => error,
                 Err(failure) => return Tried::Failed(failure),
             };
@@ -209,6 +241,59 @@ impl<'a> Exchange<'a> {
                     fresh = true;
                 }
                 _ => return Tried::Failed(self.failed(error.into_error())),
+            }
+        }
+    }
+
+    /// On a place of a connection that others use too.
+    async fn over_http2(&mut self, mut conn: Conn, target: &Target, began: Instant) -> Shared {
+        let Some(request) = self.request.take() else { return Shared::Done(Tried::Failed(Failure::Unreachable(no_servers()))) };
+        let Some(head) = hygiene::over_http2(&request, target.server.is_secure()) else {
+            return Shared::Done(Tried::Failed(Failure::Broken(Broken::Framing("the app's `host` cannot stand in a request of HTTP/2"))));
+        };
+        let (kept, body) = request.into_parts();
+        let pulse = Rc::clone(conn.pulse());
+        let started = match conn.lease() {
+            Some(lease) => lease.start(head, body, &pulse),
+            None => return Shared::Done(Tried::Failed(Failure::Unreachable(no_servers()))),
+        };
+        let mut exchanged = match started {
+            Ok(exchanged) => exchanged,
+            Err((error, body)) => {
+                self.request = Some(Request::from_parts(kept, body));
+                return Shared::Refused(error);
+            }
+        };
+        let mut patience = Patience { since: began, writes: 0 };
+        let answer = poll_fn(|cx| match exchanged.poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Ok(answer)),
+            Poll::Pending => self.poll_timeout(&mut conn, &mut patience, cx).map(Err),
+        });
+        match answer.await {
+            Ok(Ok(response)) => {
+                let (mut head, stream) = response.into_parts();
+                head.version = http::Version::HTTP_11;
+                let body = Arriving::Http2(exchanged.receive(stream));
+                Shared::Done(Tried::Answered(Response::from_parts(head, body), conn))
+            }
+            Ok(Err(error)) if http2::is_refused(&error) => match exchanged.into_body() {
+                Some(body) => {
+                    self.request = Some(Request::from_parts(kept, body));
+                    Shared::Refused(error)
+                }
+                None => Shared::Done(Tried::Failed(Failure::Unreachable(io::Error::other(error)))),
+            },
+            Ok(Err(error)) if self.again.is_some() && conn.used && http2::is_lost(&error) => Shared::Lost,
+            Ok(Err(error)) => Shared::Done(Tried::Failed(self.faulted().unwrap_or(Failure::Broken(Broken::Http2(error))))),
+            Err(failure) => {
+                if let Some(lease) = conn.lease() {
+                    lease.doubt();
+                }
+                // Of gRPC both sides talk at will: that the client is silent says nothing of whose turn it is.
+                let grpc =
+                    kept.headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+                let failure = if grpc && matches!(failure, Failure::ClientTimeout) { Failure::Timeout } else { failure };
+                Shared::Done(Tried::Failed(failure))
             }
         }
     }
@@ -240,11 +325,15 @@ impl<'a> Exchange<'a> {
     }
 
     fn failed(&self, error: hyper::Error) -> Failure {
-        match self.flow.as_ref().and_then(|flow| flow.fault.get()) {
-            Some(Fault::TooLarge) => Failure::BodyTooLarge { limit: self.limit.unwrap_or(u64::MAX) },
-            Some(Fault::Client) => Failure::ClientGone,
-            None => Failure::Broken(Broken::Http(error)),
-        }
+        self.faulted().unwrap_or(Failure::Broken(Broken::Http(error)))
+    }
+
+    /// The client's own fault, if it is one.
+    fn faulted(&self) -> Option<Failure> {
+        Some(match self.flow.as_ref().and_then(|flow| flow.fault.get())? {
+            Fault::TooLarge => Failure::BodyTooLarge { limit: self.limit.unwrap_or(u64::MAX) },
+            Fault::Client => Failure::ClientGone,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +11,9 @@ use http::HeaderValue;
 use smallvec::SmallVec;
 
 use super::pool::{Caps, Server, UpFlag};
+use super::secure::Secure;
 use super::trickle::Floor;
+use super::{Ends, Order};
 use crate::config::{self, At, HostHeader, Limits, Protocol, ProxyProtocol, Route, Timeouts, UpstreamTls};
 use crate::policy::AppId;
 
@@ -19,16 +22,17 @@ use crate::policy::AppId;
 pub struct Up {
     flags: HashMap<Reach, Arc<UpFlag>>,
     servers: Vec<(Arc<str>, Arc<str>, Arc<UpFlag>)>,
+    secure: Arc<Secure>,
 }
 
 impl Up {
-    pub fn new(routes: &[Route]) -> Arc<Self> {
-        Self::build(routes, &HashMap::new())
+    pub fn new(routes: &[Route], secure: Arc<Secure>) -> Arc<Self> {
+        Self::build(routes, &HashMap::new(), secure)
     }
 
     /// For a new configuration: what is known of servers that stay is kept.
-    pub fn next(&self, routes: &[Route]) -> Arc<Self> {
-        Self::build(routes, &self.flags)
+    pub fn next(&self, routes: &[Route], secure: Arc<Secure>) -> Arc<Self> {
+        Self::build(routes, &self.flags, secure)
     }
 
     /// App, server's URL, and whether it is up; `None` before the first connection.
@@ -36,7 +40,7 @@ impl Up {
         self.servers.iter().map(|(app, server, flag)| (app, server, flag.get()))
     }
 
-    fn build(routes: &[Route], known: &HashMap<Reach, Arc<UpFlag>>) -> Arc<Self> {
+    fn build(routes: &[Route], known: &HashMap<Reach, Arc<UpFlag>>, secure: Arc<Secure>) -> Arc<Self> {
         let mut flags = HashMap::new();
         let mut servers = Vec::new();
         for route in routes {
@@ -46,7 +50,12 @@ impl Up {
                 servers.push((Arc::clone(&route.app), Arc::clone(&server.url), Arc::clone(flag)));
             }
         }
-        Arc::new(Self { flags, servers })
+        Arc::new(Self { flags, servers, secure })
+    }
+
+    /// How apps with TLS are spoken to.
+    pub fn secure(&self) -> &Secure {
+        &self.secure
     }
 
     fn flag(&self, reach: &Reach) -> Arc<UpFlag> {
@@ -76,6 +85,17 @@ impl Reach {
     }
 }
 
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        match &self.at {
+            At::Tcp { host, port } if host.contains(':') => write!(f, "{scheme}://[{host}]:{port}"),
+            At::Tcp { host, port } => write!(f, "{scheme}://{host}:{port}"),
+            At::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// One for each worker; requests of its runtime only, where `spawn_local` works.
 #[derive(Debug)]
 pub struct Upstreams {
@@ -83,6 +103,8 @@ pub struct Upstreams {
     apps: Vec<App>,
     /// Apps that name the same server share its connections.
     servers: HashMap<Reach, Rc<Server>>,
+    /// Some server is told whom its connections are for.
+    pub tells: bool,
     /// Bytes of a request's body, where the app's restrictions say no less.
     pub(super) body_size: Option<u64>,
     /// How slowly a request's body may come.
@@ -94,6 +116,7 @@ pub(super) struct App {
     servers: Vec<Target>,
     next: Cell<usize>,
     pub(super) timeouts: Timeouts,
+    pub(super) request_trailers: bool,
 }
 
 /// A server, and the Host that it receives for one app; `None` is the client's own.
@@ -101,6 +124,13 @@ pub(super) struct App {
 pub(super) struct Target {
     pub(super) server: Rc<Server>,
     pub(super) host: Option<HeaderValue>,
+}
+
+impl Target {
+    /// Whom the server is told that a connection is for.
+    pub(super) fn whose(&self, order: &Order<'_>) -> Option<Ends> {
+        self.server.is_told().then(|| order.client.ends())
+    }
 }
 
 impl Upstreams {
@@ -119,13 +149,14 @@ impl Upstreams {
         let mut servers: HashMap<Reach, Rc<Server>> = HashMap::new();
         let mut target = |server: &config::Server, route: &Route| {
             let entry = servers.entry(Reach::of(route, server)).or_insert_with_key(|key| {
+                let tls = key.tls.as_ref().and_then(|tls| up.secure.of(tls, key.protocol));
                 let up = up.flag(key);
                 match known.get(key) {
                     Some(kept) => {
-                        kept.renew(caps, up);
+                        kept.renew(caps, up, tls);
                         Rc::clone(kept)
                     }
-                    None => Server::new(key.clone(), caps, up),
+                    None => Server::new(key.clone(), caps, up, tls),
                 }
             });
             Target { server: Rc::clone(entry), host: host_field(&route.upstream.host, server) }
@@ -137,10 +168,12 @@ impl Upstreams {
                 // Workers that all begin with the first server would load it in step.
                 next: Cell::new(fastrand::usize(..=0xffff)),
                 timeouts: route.upstream.timeouts,
+                request_trailers: route.request_trailers,
             })
             .collect();
         let floor = Floor { rate: limits.body_rate, grace: limits.idle };
-        Self { apps, servers, body_size: limits.body_size, floor }
+        let tells = servers.values().any(|server| server.is_told());
+        Self { apps, servers, tells, body_size: limits.body_size, floor }
     }
 
     pub(super) fn app(&self, app: AppId) -> Option<&App> {

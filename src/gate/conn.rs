@@ -277,7 +277,7 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
         let configuration = config::load(&file).unwrap().configuration;
         let posture = posture.cloned().unwrap_or_else(|| Arc::new(Posture::open(&configuration.store, Vec::new()).unwrap()));
         let memory = Arc::new(Memory::open(&configuration.store, configuration.fingerprints.memory).unwrap());
-        let up = Up::new(&configuration.routes);
+        let up = Up::new(&configuration.routes, Arc::default());
         let upstreams = Upstreams::new(&configuration.routes, &configuration.limits, &up);
         let rules = Rules {
             serial,

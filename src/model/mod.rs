@@ -3,6 +3,7 @@
 mod claims;
 mod device;
 mod effect;
+mod expiry;
 mod host;
 mod identification;
 mod reason;
@@ -14,6 +15,7 @@ mod wire;
 pub use claims::{Browser, Claims, Engine, FormFactor, Os, Side, Sides};
 pub use device::{Device, DeviceState, Fact, FactState, Key, KeyKind, Observation, Ownership, StateChange, WELL_KNOWN_FACTS};
 pub use effect::{Effect, Mode};
+pub use expiry::{Expiry, Lasting};
 pub use host::Host;
 pub use identification::{Clash, Comparison, Confidence, Contradiction, Identification, Meaning, Seen, Span};
 pub use reason::{Reason, RestrictionKey};

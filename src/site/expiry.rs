@@ -10,7 +10,9 @@ use jiff::Timestamp;
 
 use super::Site;
 use crate::config::Configuration;
-use crate::edge::{Entrances, Expiry, Lasting, Setup, Vouching};
+use crate::edge::{Entrances, Setup, Vouching};
+use crate::forward::Secure;
+use crate::model::{Expiry, Lasting};
 
 /// A certificate, a CA or a CRL that has ended or soon will.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +37,8 @@ impl Ending {
 const fn early(what: Lasting) -> Duration {
     const DAY: u64 = 24 * 3600;
     match what {
-        Lasting::Certificate => Duration::from_secs(14 * DAY),
-        Lasting::Authority => Duration::from_secs(30 * DAY),
+        Lasting::Certificate | Lasting::Presented => Duration::from_secs(14 * DAY),
+        Lasting::Authority | Lasting::AppAuthority => Duration::from_secs(30 * DAY),
         Lasting::Crl => Duration::from_secs(DAY),
     }
 }
@@ -48,6 +50,8 @@ impl fmt::Display for Ending {
             Lasting::Certificate => ("certificate", "browsers refuse it"),
             Lasting::Authority => ("client CA", "devices with its certificates are unknown"),
             Lasting::Crl => ("CRL", "devices of its CA are unknown"),
+            Lasting::Presented => ("certificate toward an app", "the app's servers refuse it"),
+            Lasting::AppAuthority => ("CA of an app's servers", "the app cannot be reached"),
         };
         let verb = if *ended { "ended" } else { "ends" };
         write!(f, "the {what} `{name}` {verb} {at}; after that {after}")
@@ -59,7 +63,8 @@ pub fn endings(configuration: &Configuration, now: Timestamp) -> Vec<Ending> {
     let setups = configuration.listeners.iter().filter_map(|listener| Setup::load(listener.tls.as_ref()?).ok());
     let vouching = configuration.listeners.iter().filter_map(|listener| Vouching::load(listener.forwarded.as_ref()?).ok());
     let all: Vec<Expiry> = setups.flat_map(|setup| setup.expiries).chain(vouching.flat_map(|vouching| vouching.expiries)).collect();
-    of(all.iter(), now)
+    let secure = Secure::load(&configuration.routes, &Secure::default()).unwrap_or_default();
+    of(all.iter().chain(secure.expiries()), now)
 }
 
 fn of<'a>(all: impl Iterator<Item = &'a Expiry>, now: Timestamp) -> Vec<Ending> {
@@ -69,13 +74,14 @@ fn of<'a>(all: impl Iterator<Item = &'a Expiry>, now: Timestamp) -> Vec<Ending> 
     endings
 }
 
-fn known(entrances: &Entrances) -> impl Iterator<Item = &Expiry> {
-    entrances.values().flat_map(|entrance| entrance.tls.iter().flat_map(|tls| &tls.expiries).chain(&entrance.vouching))
+fn known<'a>(entrances: &'a Entrances, secure: &'a Secure) -> impl Iterator<Item = &'a Expiry> {
+    let of_listeners = entrances.values().flat_map(|entrance| entrance.tls.iter().flat_map(|tls| &tls.expiries).chain(&entrance.vouching));
+    of_listeners.chain(secure.expiries())
 }
 
 #[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
-pub fn series(entrances: &Entrances) -> Vec<(Vec<String>, f64)> {
-    let by_name = known(entrances).fold(HashMap::<String, i64>::new(), |mut by_name, Expiry { name, ends, .. }| {
+pub fn series(entrances: &Entrances, secure: &Secure) -> Vec<(Vec<String>, f64)> {
+    let by_name = known(entrances, secure).fold(HashMap::<String, i64>::new(), |mut by_name, Expiry { name, ends, .. }| {
         by_name.entry(name.clone()).and_modify(|known| *known = (*known).min(*ends)).or_insert(*ends);
         by_name
     });
@@ -100,7 +106,7 @@ pub async fn watch(site: &Weak<Site>) {
             continue;
         }
         let mut still = BTreeMap::new();
-        for ending in of(known(&site.entrances.load()), Timestamp::now()) {
+        for ending in of(known(&site.entrances.load(), site.rules.load().up.secure()), Timestamp::now()) {
             let key = (ending.name.clone(), ending.at.as_second(), ending.ended);
             let looks = said.get(&key).map_or(0, |looks| (looks + 1) % AGAIN);
             if looks == 0 {

@@ -22,8 +22,8 @@ impl Site {
         })?;
         let rules = Arc::clone(&self.rules);
         record.scraped(&names::POLICY_INFO, move || vec![(vec![rules.load().policy.revision().to_owned()], 1.0)])?;
-        let entrances = Arc::clone(&self.entrances);
-        record.scraped(&names::CERTIFICATE_EXPIRY, move || expiry::series(&entrances.load()))?;
+        let (entrances, at) = (Arc::clone(&self.entrances), Arc::clone(&self.rules));
+        record.scraped(&names::CERTIFICATE_EXPIRY, move || expiry::series(&entrances.load(), at.load().up.secure()))?;
         let at = Arc::clone(&self.rules);
         record.scraped(&names::UPSTREAM_UP, move || {
             let rules = at.load();

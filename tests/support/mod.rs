@@ -35,7 +35,7 @@ pub use client::{Answer, Curl, RawTls, raw, tcp, tls_client, tls_config};
 pub use config::Config;
 pub use lab::{Lab, Run};
 pub use nginx::{Nginx, free_port};
-pub use origin::{Origin, Received, Reply};
+pub use origin::{Origin, Received, Reply, Wire};
 pub use proxy::{Metrics, Proxy};
 pub use service::Service;
 

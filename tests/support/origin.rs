@@ -68,6 +68,17 @@ impl Received {
     }
 }
 
+/// A connection as the app serves it: plain, or what a test made of it.
+pub trait Wire: Read + Write + Send {
+    fn close(&mut self);
+}
+
+impl Wire for TcpStream {
+    fn close(&mut self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
 type Script = dyn Fn(&Received) -> Reply + Send + Sync;
 
 /// Listens on a free loopback port until the test ends.
@@ -84,14 +95,28 @@ impl Origin {
     }
 
     pub fn start(script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::through(|stream| Some(Box::new(stream)), script)
+    }
+
+    /// Serves what `wrap` makes of each connection, such as one with TLS; nothing where it makes nothing.
+    pub fn through(
+        wrap: impl Fn(TcpStream) -> Option<Box<dyn Wire>> + Send + Sync + 'static,
+        script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let origin = Self { address: listener.local_addr().unwrap(), received: Arc::default(), connections: Arc::default() };
         let (received, connections, script) = (Arc::clone(&origin.received), Arc::clone(&origin.connections), Arc::new(script));
+        let wrap = Arc::new(wrap);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let number = connections.fetch_add(1, Ordering::SeqCst);
-                let (received, script) = (Arc::clone(&received), Arc::clone(&script));
-                std::thread::spawn(move || serve(stream, number, &received, &*script));
+                let (received, script, wrap) = (Arc::clone(&received), Arc::clone(&script), Arc::clone(&wrap));
+                std::thread::spawn(move || {
+                    let _ = stream.set_nodelay(true);
+                    if let Some(wire) = wrap(stream) {
+                        serve(wire, number, &received, &*script);
+                    }
+                });
             }
         });
         origin
@@ -124,20 +149,19 @@ impl Origin {
     }
 }
 
-fn serve(mut stream: TcpStream, connection: usize, all: &Mutex<Vec<Received>>, script: &Script) {
-    let _ = stream.set_nodelay(true);
+fn serve(mut stream: Box<dyn Wire>, connection: usize, all: &Mutex<Vec<Received>>, script: &Script) {
     let mut buffer = Vec::new();
-    while let Some((head, body)) = request(&mut stream, &mut buffer) {
+    while let Some((head, body)) = request(&mut *stream, &mut buffer) {
         let received = Received { connection, head, body };
         let reply = script(&received);
         all.lock().unwrap().push(received);
-        if stream.write_all(reply.bytes()).is_err() {
+        if stream.write_all(reply.bytes()).and_then(|()| stream.flush()).is_err() {
             return;
         }
         match reply {
             Reply::Bytes(_) => {}
             Reply::Close(_) => {
-                let _ = stream.shutdown(Shutdown::Both);
+                stream.close();
                 return;
             }
             Reply::Hang(_) => {
@@ -149,7 +173,7 @@ fn serve(mut stream: TcpStream, connection: usize, all: &Mutex<Vec<Received>>, s
 }
 
 /// The next request; bytes behind it stay in `buffer`. `None`: the client left.
-fn request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(Vec<u8>, Vec<u8>)> {
+fn request(stream: &mut dyn Wire, buffer: &mut Vec<u8>) -> Option<(Vec<u8>, Vec<u8>)> {
     let end = loop {
         match buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             Some(at) => break at + 4,
@@ -176,7 +200,7 @@ fn request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(Vec<u8>, Vec
     Some((head, buffer.drain(..length).collect()))
 }
 
-fn more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
+fn more(stream: &mut dyn Wire, buffer: &mut Vec<u8>) -> Option<()> {
     let mut part = [0; 16 * 1024];
     match stream.read(&mut part) {
         Ok(0) | Err(_) => None,

@@ -2,11 +2,12 @@
 
 mod bodies;
 mod heads;
+mod http2;
 mod pool;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -175,7 +176,7 @@ impl Setup {
     }
 
     async fn start(self) -> Front {
-        let up = Up::new(&self.routes);
+        let up = Up::new(&self.routes, Arc::default());
         let upstreams = Rc::new(RefCell::new(Rc::new(Upstreams::new(&self.routes, &self.limits, &up))));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -188,6 +189,7 @@ impl Setup {
         spawn_local(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
                 let served = served.clone();
                 let bounded = bounded.clone();
                 spawn_local(async move {

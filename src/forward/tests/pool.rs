@@ -305,7 +305,7 @@ fn a_reload_keeps_connections_and_what_is_known_of_servers() {
         let (routes, limits) = (way.routes.clone(), way.limits.clone());
         let front = way.start().await;
         front.get().await;
-        let up = front.up.next(&routes);
+        let up = front.up.next(&routes, Arc::default());
         assert_eq!(up.servers().next().unwrap().2, Some(true));
         let next = Rc::new(front.upstreams.borrow().next(&routes, &limits, &up));
         *front.upstreams.borrow_mut() = next;
