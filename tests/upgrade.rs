@@ -105,7 +105,8 @@ impl Client<'_> {
             let (mut asked, mut connections) = (0, 0);
             while !self.done.load(SeqCst) {
                 let socket = tokio::net::TcpStream::connect(self.address).await.unwrap();
-                let tls = connector.connect(ServerName::try_from(HOST).unwrap(), socket).await.unwrap();
+                let tls = connector.connect(ServerName::try_from(HOST).unwrap(), socket);
+                let tls = tokio::time::timeout(DEADLINE, tls).await.expect("who is in the queue is served").unwrap();
                 let (send, connection) = h2::client::handshake(tls).await.unwrap();
                 let connection = tokio::spawn(connection);
                 connections += 1;
@@ -437,6 +438,13 @@ impl Frozen {
     }
 
     fn thaw(self) {
+        drop(self);
+    }
+}
+
+/// A process with a thread that is held could not end.
+impl Drop for Frozen {
+    fn drop(&mut self) {
         let mut status = 0;
         // SAFETY: the kernel writes one int, which lives here.
         #[allow(unsafe_code)]
