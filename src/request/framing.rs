@@ -305,6 +305,14 @@ mod tests {
     }
 
     #[test]
+    fn over_http2_no_value_has_space_around_it() {
+        for (value, good) in [("a b\tc", true), ("", true), (" a", false), ("a ", false), ("\ta", false), ("a\t", false), (" ", false)] {
+            assert_eq!(checked(Version::HTTP_2, &[("x", value)]), good, "{value:?}");
+            assert!(checked(Version::HTTP_11, &[("x", value)]), "hyper has trimmed it already");
+        }
+    }
+
+    #[test]
     fn only_a_single_chunked_or_a_single_number() {
         const TE: &str = "transfer-encoding";
         const CL: &str = "content-length";
