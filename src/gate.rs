@@ -31,7 +31,7 @@ pub use self::middlebox::Middleboxes;
 use self::restrict::restrict;
 use crate::config::{Fingerprints, Limits, Route};
 use crate::fingerprint::Known as Signatures;
-use crate::forward::{Body, Bounds, End, Identity, Rates, Up, Upstreams, fingerprints};
+use crate::forward::{Body, Bounds, End, Identity, Rates, Servers, Upstreams, fingerprints};
 use crate::identify::ClientTrust;
 use crate::model::{Mode, Reason, RestrictionKey, Standing};
 use crate::policy::{Decision, Given, Http, Inputs, Permit, Policy};
@@ -61,7 +61,7 @@ pub struct Rules {
     pub posture: Arc<Posture>,
     pub memory: Arc<Memory>,
     pub rates: Arc<Rates>,
-    pub up: Arc<Up>,
+    pub servers: Arc<Servers>,
 }
 
 /// One worker's hold on the rules in force.
@@ -82,7 +82,7 @@ pub struct Core {
 impl Core {
     pub fn new(desk: Rc<Desk>, rules: Arc<ArcSwap<Rules>>) -> Rc<Self> {
         let now = rules.load_full();
-        let upstreams = Upstreams::new(&now.routes, &now.limits, &now.up);
+        let upstreams = Upstreams::new(&now.servers, &now.limits, desk.writer);
         let house = House { upstreams, rules: now };
         Rc::new(Self { desk, rules: RefCell::new(Cache::new(rules)), house: RefCell::new(Rc::new(house)) })
     }
@@ -92,8 +92,8 @@ impl Core {
         let mut cache = self.rules.borrow_mut();
         let latest = cache.load();
         let mut house = self.house.borrow_mut();
-        if house.rules.serial != latest.serial {
-            let upstreams = house.upstreams.next(&latest.routes, &latest.limits, &latest.up);
+        if house.rules.serial != latest.serial || house.upstreams.is_behind(&latest.servers) {
+            let upstreams = house.upstreams.next(&latest.servers, &latest.limits, self.desk.writer);
             *house = Rc::new(House { upstreams, rules: Arc::clone(latest) });
         }
         Rc::clone(&house)

@@ -33,7 +33,7 @@ pub use self::upgrade::{PATIENCE as UPGRADE_PATIENCE, Program, Successor, Upgrad
 use self::worker::{Command, Worker};
 use crate::config::{self, Configuration, Listener, Report, Texts};
 use crate::edge::{Crowd, Entrance, Entrances, Setup, TlsError, Vouching};
-use crate::forward::{Insecure, Rates, Secure, Up};
+use crate::forward::{Insecure, Rates, Rounds, Secure, Servers};
 use crate::gate::{Believed, Door, Middleboxes, Rules};
 use crate::policy::Policy;
 use crate::posture::{self, Memory, Posture};
@@ -100,6 +100,7 @@ pub(crate) struct Site {
     supervisor: Supervisor,
     office: Mutex<Option<Office>>,
     history: Mutex<Option<Historian>>,
+    rounds: Mutex<Option<Rounds>>,
 }
 
 /// A reload that was taken.
@@ -155,7 +156,7 @@ pub fn start(path: &Path) -> Result<Running, Error> {
     let rules = Arc::new(ArcSwap::from_pointee(rules(
         &configuration,
         &entrances,
-        (posture, memory, rates, Up::new(&configuration.routes, secure), Arc::default()),
+        (posture, memory, rates, Servers::new(&configuration.routes, secure), Arc::default()),
         1,
     )));
     show_exceptions(&record, &configuration);
@@ -186,6 +187,7 @@ pub fn start(path: &Path) -> Result<Running, Error> {
         last_good: AtomicI64::new(now()),
         since: AtomicI64::new(now()),
         history: Mutex::new(Some(history)),
+        rounds: Mutex::new(None),
         draining: AtomicBool::new(false),
         succeeding: AtomicBool::new(false),
         stalled: AtomicUsize::new(0),
@@ -195,6 +197,13 @@ pub fn start(path: &Path) -> Result<Running, Error> {
         record,
     });
     site.measure()?;
+    let told = Arc::downgrade(&site);
+    let moved = move || {
+        if let Some(site) = told.upgrade() {
+            site.renew();
+        }
+    };
+    *held(&site.rounds) = Some(Rounds::start(Arc::clone(&site.rules.load().servers), moved).map_err(Error::Thread)?);
     let office = Office::start(&site, admin_socket).map_err(Error::Thread)?;
     *held(&site.office) = Some(office);
     if before.is_some() {
@@ -361,7 +370,7 @@ impl Site {
         }
         let entrances = entrances(&configuration, &self.entrances.load())?;
         let current = self.rules.load_full();
-        let secure = Secure::load(&configuration.routes, current.up.secure())?;
+        let secure = Secure::load(&configuration.routes, current.servers.secure())?;
         let posture = if (&configuration.store, &sources(&configuration)) == (&old.store, &sources(old)) {
             Arc::clone(&current.posture)
         } else {
@@ -408,11 +417,16 @@ impl Site {
         }
         show_exceptions(&self.record, &configuration);
         let serial = current.serial + 1;
-        let up = current.up.next(&configuration.routes, secure);
+        let servers = current.servers.next(&configuration.routes, secure);
         memory.limit(configuration.fingerprints.memory);
-        let rules = rules(&configuration, &entrances, (posture, memory, rates, up, Arc::clone(&current.middleboxes)), serial);
+        let rules =
+            rules(&configuration, &entrances, (posture, memory, rates, Arc::clone(&servers), Arc::clone(&current.middleboxes)), serial);
         self.entrances.store(Arc::new(entrances));
         self.rules.store(Arc::new(rules));
+        if let Some(rounds) = &*held(&self.rounds) {
+            rounds.turn_to(servers);
+        }
+        self.renew();
         for (Bound { listener, actual, .. }, _) in &opened {
             tracing::info!(%listener, addr = %actual, "listening");
         }
@@ -431,6 +445,11 @@ impl Site {
         Ok(std::mem::replace(&mut state.texts, texts))
     }
 
+    /// Workers look at the rules and servers in force now, rather than at the next request: what is gone is closed at once.
+    fn renew(&self) {
+        self.workers.iter().for_each(|worker| worker.tell(Command::Renew));
+    }
+
     fn stop(&self, kept: &[SocketAddr]) -> usize {
         self.draining.store(true, Relaxed);
         let limit = {
@@ -442,6 +461,9 @@ impl Site {
         let draining: Vec<_> = self.workers.iter().map(|worker| worker.drain(limit, kept)).collect();
         let cut = draining.into_iter().map(|drained| drained.recv().unwrap_or(0)).sum();
         self.workers.iter().for_each(Worker::join);
+        if let Some(rounds) = held(&self.rounds).take() {
+            rounds.stop();
+        }
         self.rules.load().memory.close();
         if let Some(office) = held(&self.office).take() {
             office.stop();
@@ -486,9 +508,14 @@ impl fmt::Debug for Site {
 }
 
 /// What rules share with the rules before and after them.
-type Lasting = (Arc<Posture>, Arc<Memory>, Arc<Rates>, Arc<Up>, Arc<Middleboxes>);
+type Lasting = (Arc<Posture>, Arc<Memory>, Arc<Rates>, Arc<Servers>, Arc<Middleboxes>);
 
-fn rules(configuration: &Configuration, entrances: &Entrances, (posture, memory, rates, up, middleboxes): Lasting, serial: u64) -> Rules {
+fn rules(
+    configuration: &Configuration,
+    entrances: &Entrances,
+    (posture, memory, rates, servers, middleboxes): Lasting,
+    serial: u64,
+) -> Rules {
     let trust = entrances.iter().filter_map(|(name, entrance)| {
         let trust = entrance.tls.as_ref()?.trust.as_ref()?;
         Some((Arc::clone(name), Arc::clone(trust)))
@@ -509,7 +536,7 @@ fn rules(configuration: &Configuration, entrances: &Entrances, (posture, memory,
         posture,
         memory,
         rates,
-        up,
+        servers,
     }
 }
 

@@ -51,6 +51,10 @@ impl World {
             app("patient", &server, "", managed).replace("300ms", "20s"),
             app("down", &format!("http://{nobody}"), "", managed),
             app("seldom", &server, "", seldom),
+            app("twice", &format!("http://{nobody}\", \"{server}"), "", managed)
+                .replace("timeouts:", "ejection: {failures: 1, time: 1h}, timeouts:"),
+            app("checked", &format!("http://localhost:{}", origin.address().port()), "", managed)
+                .replace("timeouts:", "health: {path: /, every: 100ms}, timeouts:"),
             app("tight", &server, "", "{name: tight, then: restrict, with: [tight]}"),
             app("spare", &server, "", r#"{name: fit, when: {tier: ">= healthy"}, then: forward}"#),
         ];
@@ -323,6 +327,8 @@ fn every_metric_moves() {
         metrics.0.iter().find(|s| s.name == "vestibule_upstream_up" && s.label("app") == "down").map(|s| assert_eq!(s.value, 0.0))
     });
 
+    servers(&world, &mut seen);
+
     // The configuration: loaded, taken anew, refused.
     let now = || jiff::Timestamp::now().as_second() as f64;
     let loaded = seen.reaches(&world, &names::CONFIG_LAST_GOOD, &[], 1.0).sum("vestibule_config_last_good_timestamp_seconds", &[]);
@@ -369,6 +375,30 @@ fn every_metric_moves() {
     seen.0.insert(names::PANICS.name);
     let missing: Vec<&str> = names::ALL.iter().map(|metric| metric.name).filter(|name| !seen.0.contains(name)).collect();
     assert!(missing.is_empty(), "no test moves {missing:?}");
+}
+
+/// Two apps of their own: one with a check and a name, one with a single connection that is in use.
+fn servers(world: &World, seen: &mut Exercised) {
+    let wiki = [("app", "wiki"), ("server", &*world.origin.url())];
+    let with = |label, value| [wiki[0], wiki[1], (label, value)];
+    seen.reaches(world, &names::UPSTREAM_REQUESTS, &with("result", "answered"), 2.0);
+    seen.reaches(world, &names::UPSTREAM_REQUESTS, &with("result", "timeout"), 0.0);
+    seen.reaches(world, &names::UPSTREAM_ADDRESSES, &with("state", "up"), 1.0);
+    seen.becomes(world, &names::UPSTREAM_RUNNING, &wiki, 0.0);
+    seen.reaches(world, &names::UPSTREAM_CONNECTIONS, &with("state", "idle"), 1.0);
+    seen.reaches(world, &names::UPSTREAM_REQUESTS, &[("app", "down"), ("result", "unreachable")], 1.0);
+    // The first of its servers refuses, and is ejected for it.
+    for _ in 0..2 {
+        assert_eq!(world.curl().device(&world.laptop).get("https://twice.corp.example/").status, 200);
+    }
+    let twice = [("app", "twice")];
+    seen.reaches(world, &names::UPSTREAM_RETRIES, &[twice[0], ("reason", "unsent")], 1.0);
+    seen.reaches(world, &names::UPSTREAM_EJECTIONS, &twice, 1.0);
+    seen.reaches(world, &names::UPSTREAM_CHECKS, &[("app", "checked"), ("result", "passed")], 1.0);
+    seen.reaches(world, &names::UPSTREAM_LOOK_UPS, &[("app", "checked"), ("result", "found")], 1.0);
+    seen.becomes(world, &names::UPSTREAM_WAITING, &twice, 0.0);
+    assert_eq!(world.proxy.metrics().sum(names::UPSTREAM_WAITS.name, &[]), 0.0);
+    seen.0.insert(names::UPSTREAM_WAITS.name); // moved by tests/balancing.rs
 }
 
 fn requests(world: &World, seen: &mut Exercised) {

@@ -21,6 +21,7 @@ const PATHS: &str = "/metrics  metrics in the Prometheus text format\n\
                      /readyz   200 when it is ready for traffic, else 503 and why not\n\
                      /api/v1/devices/blind  devices without a record, grouped by what they show, as JSON\n\
                      /api/v1/policy    the policy in force, as JSON\n\
+                     /api/v1/servers   the servers of all apps: which take requests, and what checks said, as JSON\n\
                      /api/v1/reload    POST: takes the configuration anew; 200 and what changed, or 422 and what is wrong, as JSON\n";
 
 /// The one path that changes something.
@@ -35,6 +36,7 @@ pub fn router(state: State, local: IpAddr) -> Router {
         .route("/readyz", get(ready))
         .route("/api/v1/devices/blind", get(blind))
         .route("/api/v1/policy", get(policy))
+        .route("/api/v1/servers", get(servers))
         .route(RELOAD, post(reload))
         .fallback(async || text(StatusCode::NOT_FOUND, format!("nothing here; the paths are:\n{PATHS}")))
         .layer(from_fn(move |request, next| guard(local, request, next)))
@@ -69,6 +71,10 @@ async fn blind(Extract(state): Extract<State>) -> Response {
 
 async fn policy(Extract(state): Extract<State>) -> Response {
     (state.policy)().map_or_else(stopping, |policy| answer(StatusCode::OK, "application/json", policy))
+}
+
+async fn servers(Extract(state): Extract<State>) -> Response {
+    (state.servers)().map_or_else(stopping, |servers| answer(StatusCode::OK, "application/json", servers))
 }
 
 async fn reload(Extract(state): Extract<State>, request: Request) -> Response {

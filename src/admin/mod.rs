@@ -47,6 +47,8 @@ pub struct State {
     pub blind: Arc<dyn Fn() -> Telling + Send + Sync>,
     /// The policy in force as JSON. `None`: the program is stopping. It must not block.
     pub policy: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    /// The servers of all apps as JSON. `None`: the program is stopping. It must not block.
+    pub servers: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// Takes the configuration's files anew: what changed, or why they are not taken, as JSON. `None`: the program is stopping.
     pub reload: Arc<dyn Fn() -> Reloading + Send + Sync>,
 }
@@ -153,6 +155,7 @@ mod tests {
             ready: Arc::new(move || listed.lock().unwrap().clone()),
             blind: Arc::new(move || told(&asked)),
             policy: Arc::new(|| Some("{\"revision\":\"a\"}\n".to_owned())),
+            servers: Arc::new(|| Some("{\"apps\":[]}\n".to_owned())),
             reload: {
                 let (missing, reloads) = (Arc::clone(&missing), Arc::clone(&reloads));
                 Arc::new(move || {
@@ -270,6 +273,8 @@ mod tests {
             status == 200 && answer.contains("content-type: application/json\r\n") && answer.ends_with("{\"revision\":\"a\"}\n"),
             "{answer}"
         );
+        let (status, answer) = admin.get("/api/v1/servers");
+        assert!(status == 200 && answer.contains("content-type: application/json\r\n") && answer.ends_with("{\"apps\":[]}\n"), "{answer}");
         let reload = |admin: &Running| admin.ask("POST", "/api/v1/reload", "localhost");
         let (status, answer) = reload(&admin);
         assert!(status == 200 && answer.ends_with("\r\n\r\n{\"revision\":\"b\"}\n"), "{answer}");

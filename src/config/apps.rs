@@ -94,7 +94,7 @@ fn app<'a>(named: &AppName<'a>, names: &Names<'a>, (taken, serving): (&mut Taken
     };
     let route = Route {
         app: Arc::from(name),
-        upstream: upstream::upstream(obj, serving, out),
+        upstream: upstream::upstream(obj, &app.hosts, serving, out),
         path: path_options(obj),
         fingerprint_headers,
         assertion: obj.flag("assertion"),

@@ -180,6 +180,7 @@ impl<'a> Serving<'a> {
             drain: obj.duration("drain"),
             upstream_idle: obj.count("upstream_idle"),
             upstream_connections: obj.count("upstream_connections"),
+            upstream_waiting: obj.count("upstream_waiting"),
             upstream_max_age: obj.duration("upstream_max_age"),
             log_queue: obj.count("log_queue"),
             rate_entries: obj.count("rate_entries"),

@@ -269,7 +269,13 @@ pub static LIMITS: Shape = Shape {
             "upstream_connections",
             Count { min: 1, max: 100_000 },
             Default("1024"),
-            "Upstream connections of one server and worker; beyond it a request waits up to the connect timeout. More: more load at once on an app.",
+            "Upstream connections of one server and worker; beyond it a request goes to another server, and where all are full it waits up to the connect timeout. More: more load at once on an app.",
+        ),
+        key(
+            "upstream_waiting",
+            Count { min: 0, max: 1_000_000 },
+            Default("1024"),
+            "Requests of one app and worker that wait at once for one of those; one more is answered 503. More: memory while an app hangs.",
         ),
         key("upstream_max_age", Duration("100ms", "24h"), Default("10m"), "An older upstream connection is not used again."),
         key(

@@ -165,6 +165,8 @@ pub struct Limits {
     pub upstream_idle: usize,
     /// Upstream connections of one server and worker, busy and idle; beyond it a request waits up to the connect timeout. 1,024.
     pub upstream_connections: usize,
+    /// Requests of one app and worker that wait for an upstream connection at once. 1,024.
+    pub upstream_waiting: usize,
     /// An upstream connection is not reused after this age. 10 min.
     pub upstream_max_age: Duration,
     /// Lines of the decision log that may wait for the disk. 65,536.
@@ -379,6 +381,8 @@ pub enum Balance {
 pub struct Health {
     /// A canonical path, with its query.
     pub path: String,
+    /// What is asked for where the app receives the client's own Host: the first of the app's hosts that is not a wildcard.
+    pub host: Option<String>,
     pub every: Duration,
     pub timeout: Duration,
     /// Codes of a healthy server.

@@ -13,9 +13,10 @@ use super::typed::{
     At, Balance, CertificateFiles, Ejection, Health, HostHeader, Protocol, ProxyProtocol, Server, Timeouts, Upstream, UpstreamTls,
 };
 use super::yaml::{Node, short};
+use crate::policy::draft::HostPattern;
 use crate::request::{self, PathOptions};
 
-pub fn upstream<'a>(app: Obj<'a>, serving: &mut Serving<'a>, out: &mut Findings) -> Upstream {
+pub fn upstream<'a>(app: Obj<'a>, hosts: &[HostPattern], serving: &mut Serving<'a>, out: &mut Findings) -> Upstream {
     let obj = app.object("upstream", &shapes::UPSTREAM);
     let timeouts = obj.object("timeouts", &shapes::TIMEOUTS);
     let ejection = obj.object("ejection", &shapes::EJECTION);
@@ -47,7 +48,7 @@ pub fn upstream<'a>(app: Obj<'a>, serving: &mut Serving<'a>, out: &mut Findings)
             Some("hash") => Balance::Hash,
             _ => Balance::RoundRobin,
         },
-        health: obj.get("health").map(|node| health(Obj::new(node, &shapes::HEALTH), out)),
+        health: obj.get("health").map(|node| health(Obj::new(node, &shapes::HEALTH), hosts, out)),
         ejection: Ejection { failures: ejection.count("failures"), time: ejection.duration("time") },
         slow_start: obj.duration("slow_start"),
         resolve_every: obj.duration("resolve_every"),
@@ -58,6 +59,13 @@ pub fn upstream<'a>(app: Obj<'a>, serving: &mut Serving<'a>, out: &mut Findings)
             tunnel: timeouts.duration("tunnel"),
         },
     };
+    if upstream.host == HostHeader::Keep && upstream.health.as_ref().is_some_and(|health| health.host.is_none()) && !hosts.is_empty() {
+        out.error(
+            obj.place_of("health"),
+            "the app receives the client's own Host, and all of its hosts are wildcards: a check has none to ask for; say `host`"
+                .to_owned(),
+        );
+    }
     if let Some(plain) = obj.items("servers").iter().zip(&upstream.servers).find(|(_, server)| !server.tls).map(|(node, _)| node)
         && upstream.protocol == Protocol::H2
     {
@@ -95,7 +103,7 @@ fn tls<'a>(obj: Obj<'a>, servers: &[Server], serving: &mut Serving<'a>, out: &mu
     UpstreamTls { ca, server_name, certificate }
 }
 
-fn health(obj: Obj<'_>, out: &mut Findings) -> Health {
+fn health(obj: Obj<'_>, hosts: &[HostPattern], out: &mut Findings) -> Health {
     let path = obj.text("path").unwrap_or("/");
     let plain = path.split('?').next().unwrap_or_default();
     let sound = path.bytes().all(|c| matches!(c, b'!'..=b'~')) && !path.contains('#');
@@ -113,6 +121,10 @@ fn health(obj: Obj<'_>, out: &mut Findings) -> Health {
     });
     Health {
         path: path.to_owned(),
+        host: hosts.iter().find_map(|host| match host {
+            HostPattern::Exact(host) => Some(host.as_str().to_owned()),
+            HostPattern::Below(_) => None,
+        }),
         every: obj.duration("every"),
         timeout: obj.duration("timeout"),
         status: status.unwrap_or_default(),

@@ -1,15 +1,18 @@
 //! Carries a permitted request to its app and the answer back: upstream pool, balancing, header hygiene, restricted bodies, rates.
 //!
-//! Everything here belongs to one worker and its single-threaded runtime, but for `Rates` and `Up`, which are the process's. No locks and no
-//! timers on the path of a request that nobody delays.
+//! Everything here belongs to one worker and its single-threaded runtime, but for `Rates` and `Servers`, which are the process's, and `Rounds`, a
+//! thread of its own. No locks and no timers on the path of a request that nobody delays.
 
 mod arriving;
+mod balance;
 mod body;
 mod bound;
 mod cookies;
 mod driven;
 mod failure;
 mod fingerprints;
+mod fitness;
+mod health;
 mod http2;
 mod hygiene;
 mod io;
@@ -19,10 +22,13 @@ mod pool;
 mod proxy_header;
 mod rates;
 mod response;
+mod rounds;
 mod secure;
 mod send;
+mod servers;
 mod socket;
 mod timer;
+mod told;
 mod trickle;
 mod upstreams;
 
@@ -36,6 +42,9 @@ pub use fingerprints::fingerprints;
 pub use order::{Bounds, Client, Identity, Order};
 pub use proxy_header::Ends;
 pub use rates::{Lanes, Rates, RetryAfter, Subject};
+pub use rounds::Rounds;
 pub use secure::{Insecure, Secure};
 pub use send::{Sent, send};
-pub use upstreams::{Up, Upstreams};
+pub use servers::Servers;
+pub use told::measure;
+pub use upstreams::Upstreams;

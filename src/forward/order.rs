@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use http::{HeaderName, HeaderValue};
 
+use super::balance::stable_hash;
 use super::{Ends, Lanes};
 use crate::model::{Effect, Host};
 use crate::policy::AppId;
@@ -24,6 +25,13 @@ pub struct Order<'a> {
     pub request_id: &'a HeaderValue,
     pub identity: &'a Identity,
     pub bounds: &'a Bounds,
+}
+
+impl Order<'_> {
+    /// Whose requests stay together where servers are chosen by `hash`: the device's, or the peer address' where there is none.
+    pub(super) fn key(&self) -> u64 {
+        stable_hash(self.identity.device.as_ref().unwrap_or(self.client.peer()).as_bytes())
+    }
 }
 
 /// What the restrictions on a request come to beyond its permit.

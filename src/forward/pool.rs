@@ -2,10 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{self, SendRequest};
@@ -19,50 +17,18 @@ use super::driven::Driven;
 use super::http2::{Lease, Link, Room};
 use super::io::{Felt, Pulse};
 use super::proxy_header::Ends;
+use super::servers::Pooled;
 use super::socket;
 use super::timer::Timer;
-use super::upstreams::Reach;
-use crate::config::{At, Protocol, ProxyProtocol};
+use super::upstreams::{Reach, Running};
+use crate::config::{Protocol, ProxyProtocol};
 
 /// Of a response's head, status line and all; hyper's own cap on fields is 100.
 pub(super) const RESPONSE_HEAD: u32 = 64 * 1024;
 /// How often idle connections are looked through for those whose time is over.
 const SWEEP: Duration = Duration::from_secs(5);
-/// How long a server that took no connection is tried last.
-const COOLING: Duration = Duration::from_secs(1);
-
-/// How often the log says that a server is not what the configuration says.
-const WARNING: u64 = 60;
-
-/// Last connect outcome of a server, of all workers.
-#[derive(Debug, Default)]
-pub(super) struct UpFlag(AtomicU8, AtomicU64);
-
-impl UpFlag {
-    pub(super) fn set(&self, up: bool) {
-        let now = if up { 2 } else { 1 };
-        // Read first: the line stays shared among the workers while nothing changes.
-        if self.0.load(Ordering::Relaxed) != now {
-            self.0.store(now, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether it is time for a warning, of all workers: the first at once.
-    fn warns(&self) -> bool {
-        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
-        let now = BEGAN.elapsed().as_secs() + WARNING;
-        let last = self.1.load(Ordering::Relaxed);
-        now >= last.saturating_add(WARNING) && self.1.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    }
-
-    /// `None`: nobody connected yet.
-    pub(super) fn get(&self) -> Option<bool> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => None,
-            state => Some(state == 2),
-        }
-    }
-}
+/// How often a worker's log says that a server is not what the configuration says.
+const WARNING: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caps {
@@ -74,10 +40,9 @@ pub(super) struct Caps {
 #[derive(Debug)]
 pub(super) struct Server {
     reach: Reach,
-    /// When its host is an address: no look-up, no thread.
-    address: Option<SocketAddr>,
     caps: Cell<Caps>,
-    up: RefCell<Arc<UpFlag>>,
+    /// `open` and the length of `idle`, for who looks from other threads.
+    pooled: RefCell<Pooled>,
     /// Of `https://`.
     tls: RefCell<Option<Arc<ClientConfig>>>,
     /// Counts changes of how the server is reached: a connection of before is not used again.
@@ -86,12 +51,12 @@ pub(super) struct Server {
     links: RefCell<Vec<Rc<Link>>>,
     /// A connection that requests will share is being made: they wait for it.
     dialling: Cell<bool>,
+    warned: Cell<Option<Instant>>,
     /// The last returned is on top and the first used: the others age until they are not needed.
     idle: RefCell<Vec<Idle>>,
     open: Cell<usize>,
     /// A connection came back or ended.
     freed: Notify,
-    failed: Cell<Option<Instant>>,
     sweeping: Cell<bool>,
 }
 
@@ -127,6 +92,8 @@ pub(super) struct Conn {
     home: Rc<Server>,
     /// It has carried a request before.
     pub(super) used: bool,
+    /// The request that it carries now.
+    pub(super) running: Option<Running>,
 }
 
 impl Lent {
@@ -198,6 +165,7 @@ impl Conn {
         let longest = (lent.whose.is_some() && stack.len() >= caps.idle && caps.idle > 0).then(|| stack.remove(0));
         if stack.len() < caps.idle {
             stack.push(Idle { lent, until: now + idle });
+            home.tell_idle(stack.len());
             drop(stack);
             home.freed.notify_one();
         }
@@ -206,38 +174,35 @@ impl Conn {
 }
 
 impl Server {
-    pub(super) fn new(reach: Reach, caps: Caps, up: Arc<UpFlag>, tls: Option<Arc<ClientConfig>>) -> Rc<Self> {
-        let address = match &reach.at {
-            At::Tcp { host, port } => host.parse().ok().map(|host| SocketAddr::new(host, *port)),
-            At::Unix(_) => None,
-        };
+    pub(super) fn new(reach: Reach, caps: Caps, pooled: Pooled, tls: Option<Arc<ClientConfig>>) -> Rc<Self> {
         Rc::new(Self {
             reach,
-            address,
             caps: Cell::new(caps),
-            up: RefCell::new(up),
+            pooled: RefCell::new(pooled),
             tls: RefCell::new(tls),
             generation: Cell::new(0),
             links: RefCell::default(),
             dialling: Cell::new(false),
+            warned: Cell::new(None),
             idle: RefCell::default(),
             open: Cell::new(0),
             freed: Notify::new(),
-            failed: Cell::new(None),
             sweeping: Cell::new(false),
         })
     }
 
     /// A new configuration for the same server. Connections that were made by other files of TLS are used no more.
-    pub(super) fn renew(&self, caps: Caps, up: Arc<UpFlag>, tls: Option<Arc<ClientConfig>>) {
+    pub(super) fn renew(&self, caps: Caps, pooled: Pooled, tls: Option<Arc<ClientConfig>>) {
         self.caps.set(caps);
-        *self.up.borrow_mut() = up;
+        self.pooled.replace(pooled);
         let old = self.tls.replace(tls);
         if old.as_ref().map(Arc::as_ptr) != self.tls.borrow().as_ref().map(Arc::as_ptr) {
             self.generation.set(self.generation.get().wrapping_add(1));
             let gone = (self.idle.take(), self.links.take());
             drop(gone);
         }
+        self.set_open(self.open.get());
+        self.tell_idle(self.idle.borrow().len());
     }
 
     /// It is told whom each connection is for.
@@ -249,9 +214,33 @@ impl Server {
         self.reach.tls.is_some()
     }
 
-    /// It took no connection a moment ago.
-    pub(super) fn is_cooling(&self, now: Instant) -> bool {
-        self.failed.get().is_some_and(|failed| now.duration_since(failed) < COOLING)
+    /// No configuration names it any more: what runs finishes, and no connection is kept.
+    pub(super) fn retire(&self) {
+        self.caps.set(Caps { idle: 0, ..self.caps.get() });
+        let gone = (self.idle.take(), self.links.take());
+        self.tell_idle(0);
+        drop(gone);
+    }
+
+    /// Whether a request would find a connection, or may open one.
+    pub(super) fn has_room(&self) -> bool {
+        self.open.get() < self.caps.get().open
+            || !self.idle.borrow().is_empty()
+            || self.links.borrow().iter().any(|link| link.room() == Room::Some)
+    }
+
+    /// Told once each time that a connection comes back or ends.
+    pub(super) fn freed(&self) -> &Notify {
+        &self.freed
+    }
+
+    fn tell_idle(&self, idle: usize) {
+        self.pooled.borrow().idle.set(idle as u64);
+    }
+
+    fn set_open(&self, open: usize) {
+        self.open.set(open);
+        self.pooled.borrow().open.set(open as u64);
     }
 
     /// An idle connection, the most recently used first, or a place on a shared one. `whose`: only one for this client.
@@ -269,7 +258,8 @@ impl Server {
                 stack.remove(at);
             } else if lent.whose == whose && lent.is_ready() {
                 let Idle { lent, .. } = stack.remove(at);
-                return Some(Conn { lent, home: Rc::clone(self), used: true });
+                self.tell_idle(stack.len());
+                return Some(Conn { lent, home: Rc::clone(self), used: true, running: None });
             }
         }
         None
@@ -290,7 +280,7 @@ impl Server {
         let (lease, used) = Lease::new(link, self);
         let (born, whose, generation) = (link.born, link.whose, self.generation.get());
         let lent = Box::new(Lent { wire: Wire::Http2(lease), pulse: Rc::default(), timer: Timer::default(), born, generation, whose });
-        Conn { lent, home: Rc::clone(self), used }
+        Conn { lent, home: Rc::clone(self), used, running: None }
     }
 
     /// A stream on the connection is over.
@@ -328,17 +318,23 @@ impl Server {
             Err(_) if !dialled => Err(io::Error::new(io::ErrorKind::WouldBlock, "all permitted connections to the server are in use")),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the server took no connection in time")),
         };
-        if dialled {
-            self.up.borrow().set(result.is_ok());
-            self.failed.set(result.is_err().then(Instant::now));
-        }
         if let Err(error) = &result
             && error.kind() == io::ErrorKind::InvalidData
-            && self.up.borrow().warns()
+            && self.warns()
         {
             tracing::warn!(server = %self.reach, %error, "no connection to a server of an app");
         }
         result
+    }
+
+    /// Whether it is time for a warning: the first at once.
+    fn warns(&self) -> bool {
+        let now = Instant::now();
+        let due = self.warned.get().is_none_or(|warned| now.duration_since(warned) >= WARNING);
+        if due {
+            self.warned.set(Some(now));
+        }
+        due
     }
 
     /// No further connection may be made now.
@@ -352,6 +348,7 @@ impl Server {
         // Connections of other clients' own wait for nobody who asks here.
         if whose.is_some() {
             let idle = (!self.idle.borrow().is_empty()).then(|| self.idle.borrow_mut().remove(0));
+            self.tell_idle(self.idle.borrow().len());
             drop(idle);
             self.links.borrow_mut().retain(|link| !link.is_idle());
         }
@@ -360,7 +357,7 @@ impl Server {
 
     async fn dial(&self, whose: Option<Ends>) -> io::Result<socket::Socket> {
         let tls = self.tls.borrow().clone();
-        socket::dial(&self.reach, self.address, tls.as_ref(), whose).await
+        socket::dial(&self.reach, tls.as_ref(), whose).await
     }
 
     async fn begin(self: &Rc<Self>, socket: socket::Socket, slot: Slot, whose: Option<Ends>) -> io::Result<Conn> {
@@ -373,7 +370,7 @@ impl Server {
         self.sweep();
         let wire = Wire::Http1 { requests, driven: Driven::new(connection, slot) };
         let lent = Box::new(Lent { wire, pulse, timer: Timer::default(), born: Instant::now(), generation, whose });
-        Ok(Conn { lent, home: Rc::clone(self), used: false })
+        Ok(Conn { lent, home: Rc::clone(self), used: false, running: None })
     }
 
     /// Others wait for it rather than make their own: one connection carries them all.
@@ -410,9 +407,10 @@ impl Server {
 
     fn drop_expired(&self, now: Instant) {
         let max_age = self.caps.get().max_age;
-        self.idle
-            .borrow_mut()
-            .retain_mut(|Idle { lent, until }| !lent.is_closed() && *until > now && now.duration_since(lent.born) < max_age);
+        let mut idle = self.idle.borrow_mut();
+        idle.retain_mut(|Idle { lent, until }| !lent.is_closed() && *until > now && now.duration_since(lent.born) < max_age);
+        self.tell_idle(idle.len());
+        drop(idle);
         self.links.borrow_mut().retain(|link| {
             let over = link.is_idle() && link.until.get() <= now || now.duration_since(link.born) >= max_age;
             link.room() != Room::Gone && !over
@@ -436,7 +434,7 @@ pub(super) struct Slot(Weak<Server>);
 
 impl Slot {
     fn new(server: &Rc<Server>) -> Self {
-        server.open.set(server.open.get() + 1);
+        server.set_open(server.open.get() + 1);
         Self(Rc::downgrade(server))
     }
 }
@@ -444,7 +442,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(server) = self.0.upgrade() {
-            server.open.set(server.open.get().saturating_sub(1));
+            server.set_open(server.open.get().saturating_sub(1));
             server.freed.notify_one();
         }
     }

@@ -11,17 +11,18 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use smallvec::SmallVec;
+use smallvec::smallvec;
 
 use super::arriving::Arriving;
+use super::balance::Rank;
 use super::body::{Body, Fault, Flow, RequestBody, Rest};
 use super::bound::Bound;
 use super::failure::{Broken, Failure};
 use super::http2;
 use super::pool::Conn;
-use super::upstreams::{Target, Upstreams};
-use super::{Order, hygiene, response};
-use crate::config::Timeouts;
+use super::upstreams::{App, Target, Upstreams};
+use super::{Order, balance, hygiene, response};
+use crate::config::Balance;
 use crate::policy::Permit;
 
 /// An app's answer.
@@ -35,7 +36,8 @@ pub struct Sent {
 
 /// Forwards a request and gives the answer once its head is there. Cancelled (dropped), it closes the upstream connection.
 ///
-/// A request is tried on another server only as long as no byte of it was sent; and once more, when it is a GET, HEAD or OPTIONS without body and a
+/// A request is tried on another server only as long as no byte of it was sent, on at most `balance::TRIES` of them, and on no further one once that
+/// took twice the connect timeout; and once more, when it is a GET, HEAD or OPTIONS without body and a
 /// *reused* connection closed before any byte of a response: then the app most likely closed it before the request came.
 pub fn send<'a>(
     permit: Permit,
@@ -47,37 +49,66 @@ pub fn send<'a>(
     // Prepared before the future is, and then changed in place: it lives in each connection's memory, idle ones too, and holds the request once.
     let mut prepared = Exchange::prepare(&permit, order, upstreams, request, begun);
     async move {
-        let mut failure = None;
-        if let Ok(exchange) = &mut prepared {
-            for nth in 0..exchange.rotation.len() {
-                let Some(&target) = exchange.rotation.get(nth) else { break };
-                if nth > 0 {
-                    exchange.set_host(order, target);
-                }
-                match exchange.with(order, target).await {
-                    Tried::Answered(response, conn) => {
-                        let (mut head, incoming) = response.into_parts();
-                        hygiene::toward_client(&mut head, permit.merged().no_store)?;
-                        let upstream = begun.elapsed();
-                        let refused = response::restrict(&mut head, permit.merged(), order.bounds);
-                        let bound = Bound::new(permit.merged(), order.bounds);
-                        let body = Body::of_app(incoming, conn, exchange.flow.take(), (exchange.timeouts.idle, bound));
-                        if let Some(key) = refused {
-                            return Err(Failure::Restricted { key, upstream });
-                        }
-                        return Ok(Sent { response: Response::from_parts(head, body), upstream });
+        let exchange = match prepared {
+            Ok(ref mut exchange) => exchange,
+            Err(failure) => return Err(failure),
+        };
+        loop {
+            if exchange.full {
+                // Boxed, for it is rare.
+                match Box::pin(exchange.app.room(order, &exchange.tried, exchange.patience(begun))).await {
+                    Ok((at, target)) => {
+                        exchange.full = false;
+                        exchange.begun = None;
+                        exchange.turn_to(order, at, target);
                     }
-                    Tried::Failed(failure) => return Err(failure),
-                    Tried::Unsent(error) => failure = Some(error),
+                    Err(error) => return Err(Failure::Unreachable(error)),
+                }
+            }
+            let target = exchange.target;
+            match exchange.with(order, target).await {
+                Tried::Answered(response, conn) => {
+                    let (mut head, incoming) = response.into_parts();
+                    hygiene::toward_client(&mut head, permit.merged().no_store).inspect_err(|why| exchange.app.unanswered(target, why))?;
+                    target.place.fitness.answered();
+                    target.counts.answered.add(1);
+                    let upstream = begun.elapsed();
+                    let refused = response::restrict(&mut head, permit.merged(), order.bounds);
+                    let bound = Bound::new(permit.merged(), order.bounds);
+                    let body = Body::of_app(incoming, conn, exchange.flow.take(), (exchange.app.timeouts.idle, bound));
+                    if let Some(key) = refused {
+                        return Err(Failure::Restricted { key, upstream });
+                    }
+                    return Ok(Sent { response: Response::from_parts(head, body), upstream });
+                }
+                Tried::Failed(failure) => {
+                    exchange.app.unanswered(target, &failure);
+                    return Err(failure);
+                }
+                Tried::Unsent(error) => {
+                    exchange.app.unreached(target, &error);
+                    if !exchange.next(order, begun) {
+                        return Err(Failure::Unreachable(error));
+                    }
+                    target.counts.elsewhere.add(1);
+                }
+                Tried::Again => {
+                    target.counts.again.add(1);
+                    // A server that ends, rather than a connection, would take this one down as well.
+                    exchange.next_fit(order, begun);
+                    exchange.fresh = true;
                 }
             }
         }
-        Err(prepared.err().unwrap_or_else(|| Failure::Unreachable(failure.unwrap_or_else(no_servers))))
     }
 }
 
 fn no_servers() -> io::Error {
     io::Error::other("the app has no servers")
+}
+
+fn all_down() -> io::Error {
+    io::Error::other("all servers of the app are down by their health checks")
 }
 
 fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
@@ -96,9 +127,15 @@ struct Exchange<'a> {
     flow: Option<Rc<Flow>>,
     /// Present while the request may be sent a second time.
     again: Option<Copied>,
-    /// The servers to try, in this order.
-    rotation: SmallVec<[&'a Target; 4]>,
-    timeouts: Timeouts,
+    app: &'a App,
+    /// The server whose turn it is.
+    target: &'a Target,
+    /// With it, unless all are full.
+    tried: balance::Tried,
+    /// No server has room for now.
+    full: bool,
+    /// Idle connections are not to be trusted any more.
+    fresh: bool,
     limit: Option<u64>,
 }
 
@@ -107,6 +144,8 @@ enum Tried {
     Failed(Failure),
     /// Not a byte of the request was sent, and it is back in its place: another server may have it.
     Unsent(io::Error),
+    /// A used connection closed before any byte of an answer, and the request is ready to be sent the second and last time.
+    Again,
 }
 
 /// How often one server may refuse one request without a look at it before another server is asked.
@@ -142,12 +181,12 @@ impl<'a> Exchange<'a> {
         }
         // There the app may be the one whose turn it is.
         let grpc = !empty && head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        let rotation = app.rotation(begun);
+        let (at, target, rank) = app.pick(|| order.key(), &[], begun).ok_or_else(|| Failure::Unreachable(all_down()))?;
         let mut again = (empty && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)).then(|| Copied::of(&head));
         // Over HTTP/2 a body that is said to be empty may still turn out a lie: the app learns its end, not its length, and so never takes it for whole.
         let length = length.filter(|length| empty || *length > 0);
         let announced = if app.request_trailers { hygiene::announced(&head.headers) } else { None };
-        hygiene::toward_app(&mut head, order, rotation.first().and_then(|target| target.host.as_ref()), length);
+        hygiene::toward_app(&mut head, order, target.host.as_ref(), length);
         if let Some(announced) = announced.filter(|_| length.is_none()) {
             head.headers.insert(http::header::TRAILER, announced);
         }
@@ -166,10 +205,51 @@ impl<'a> Exchange<'a> {
             request: Some(Request::from_parts(head, body)),
             flow,
             again,
-            rotation,
-            timeouts: app.timeouts,
+            app,
+            target,
+            tried: if rank == Rank::Full { smallvec![] } else { smallvec![at] },
+            full: rank == Rank::Full,
+            fresh: false,
             limit,
         })
+    }
+
+    /// Another server for what was not sent. False: no other may be tried.
+    fn next(&mut self, order: &Order<'_>, begun: Instant) -> bool {
+        let now = Instant::now();
+        // Who is refused at once loses no time; who waits in vain twice has waited long enough.
+        if self.tried.len() >= balance::TRIES || now.duration_since(begun) >= self.app.timeouts.connect * 2 {
+            return false;
+        }
+        let Some((at, target, rank)) = self.app.pick(|| order.key(), &self.tried, now) else { return false };
+        self.full = rank == Rank::Full;
+        if !self.full {
+            self.turn_to(order, at, target);
+        }
+        true
+    }
+
+    /// Another server that is quite fit for the second sending, if there is one; who stays with a server by `hash` has reasons to.
+    fn next_fit(&mut self, order: &Order<'_>, begun: Instant) {
+        if self.app.balance != Balance::Hash
+            && let Some((at, target, Rank::Free)) = self.app.pick(|| order.key(), &self.tried, begun)
+        {
+            self.turn_to(order, at, target);
+        }
+    }
+
+    /// How long it may wait for room: the connect timeout, and with what other servers took at most twice that.
+    fn patience(&self, begun: Instant) -> Duration {
+        let connect = self.app.timeouts.connect;
+        connect.min((connect * 2).saturating_sub(begun.elapsed()))
+    }
+
+    fn turn_to(&mut self, order: &Order<'_>, at: u16, target: &'a Target) {
+        self.tried.push(at);
+        if !std::ptr::eq(self.target, target) {
+            self.target = target;
+            self.set_host(order, target);
+        }
     }
 
     /// The next server may want another Host.
@@ -181,21 +261,22 @@ impl<'a> Exchange<'a> {
     }
 
     async fn with(&mut self, order: &Order<'_>, target: &Target) -> Tried {
-        let mut fresh = false;
         let mut refused = 0u8;
         loop {
             let mut began = self.begun.take().unwrap_or_else(Instant::now);
-            let mut conn = match if fresh { None } else { target.server.reuse(began, target.whose(order)) } {
+            let mut conn = match if self.fresh { None } else { target.server.reuse(began, target.whose(order)) } {
                 Some(conn) => conn,
                 // Boxed, for it is rare and large.
-                None => match Box::pin(target.server.connect(self.timeouts.connect, target.whose(order))).await {
+                None => match Box::pin(target.server.connect(self.app.timeouts.connect, target.whose(order))).await {
                     Ok(conn) => {
                         began = Instant::now();
+                        target.place.fitness.connected(true);
                         conn
                     }
                     Err(error) => return Tried::Unsent(error),
                 },
             };
+            conn.running = Some(target.running());
             if conn.lease().is_some() {
                 match Box::pin(self.over_http2(conn, target, began)).await {
                     Shared::Done(tried) => return tried,
@@ -203,7 +284,7 @@ impl<'a> Exchange<'a> {
                     Shared::Refused(_) => refused += 1,
                     Shared::Lost => {
                         self.request = self.again.take().map(|copied| copied.into_request(order, target));
-                        fresh = true;
+                        return Tried::Again;
                     }
                 }
                 continue;
@@ -234,11 +315,11 @@ impl<'a> Exchange<'a> {
                 // The connection closed under our hands: an idle one is no loss, a fresh one is the server's fault.
                 _ if self.request.is_some() && conn.used => {}
                 _ if self.request.is_some() => return Tried::Unsent(io::Error::other(error.into_error())),
-                // Not a byte of an answer. On a fresh connection now: the other idle ones may be as dead.
+                // Not a byte of an answer. On a fresh connection now: the other idle ones may be as dead. Where the server is at its limit, `connect` may
+                // hand over a used connection after all: not a third time.
                 Some(_) if conn.used && conn.pulse().reads.get() == reads => {
-                    // Where the server is at its limit, `connect` may hand over a used connection after all: not a third time.
                     self.request = self.again.take().map(|copied| copied.into_request(order, target));
-                    fresh = true;
+                    return Tried::Again;
                 }
                 _ => return Tried::Failed(self.failed(error.into_error())),
             }
@@ -302,13 +383,13 @@ impl<'a> Exchange<'a> {
     fn poll_timeout(&self, conn: &mut Conn, patience: &mut Patience, cx: &mut Context<'_>) -> Poll<Failure> {
         loop {
             let (deadline, sending) = match &self.flow {
-                Some(flow) if flow.ended.get() => (flow.last.get().max(patience.since) + self.timeouts.response, None),
+                Some(flow) if flow.ended.get() => (flow.last.get().max(patience.since) + self.app.timeouts.response, None),
                 Some(flow) => {
-                    let still = flow.last.get().max(patience.since) + self.timeouts.idle;
+                    let still = flow.last.get().max(patience.since) + self.app.timeouts.idle;
                     let trickling = flow.trickle.deadline(flow.bytes.get());
                     (trickling.map_or(still, |end| end.min(still)), Some(flow))
                 }
-                None => (patience.since + self.timeouts.response, None),
+                None => (patience.since + self.app.timeouts.response, None),
             };
             if conn.timer().poll(cx, deadline).is_pending() {
                 return Poll::Pending;

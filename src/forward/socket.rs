@@ -1,7 +1,6 @@
 //! The way to a server: a TCP connection or a Unix socket, the client's name ahead, TLS around it.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,16 +24,11 @@ pub(super) enum Socket {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A connection over which no byte of HTTP has gone yet, ready for the server's protocol. `address`: the server's, where its host is one. `ends`: for
-/// servers that are told whom the connection is for.
-pub(super) async fn dial(
-    reach: &Reach,
-    address: Option<SocketAddr>,
-    tls: Option<&Arc<ClientConfig>>,
-    ends: Option<Ends>,
-) -> io::Result<Socket> {
+/// A connection over which no byte of HTTP has gone yet, ready for the server's protocol. `ends`: for servers that are told whom the connection is
+/// for.
+pub(super) async fn dial(reach: &Reach, tls: Option<&Arc<ClientConfig>>, ends: Option<Ends>) -> io::Result<Socket> {
     let header = proxy_header::header(reach.proxy_protocol, ends);
-    let mut tcp = match (&reach.at, address) {
+    let mut tcp = match (&reach.at, reach.address) {
         (At::Unix(path), _) => {
             let mut stream = UnixStream::connect(path).await?;
             stream.write_all(&header).await?;

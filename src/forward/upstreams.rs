@@ -3,70 +3,38 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use smallvec::SmallVec;
+use tokio::sync::futures::Notified;
 
-use super::pool::{Caps, Server, UpFlag};
-use super::secure::Secure;
+use super::balance::{Rank, Tried, stable_hash};
+use super::failure::Failure;
+use super::fitness::millis;
+use super::health::is_ours;
+use super::pool::{Caps, Server};
+use super::servers::{Counts, Group, Place, Servers, Waits};
 use super::trickle::Floor;
 use super::{Ends, Order};
-use crate::config::{self, At, HostHeader, Limits, Protocol, ProxyProtocol, Route, Timeouts, UpstreamTls};
+use crate::config::{self, At, Balance, HostHeader, Limits, Protocol, ProxyProtocol, Timeouts, Upstream, UpstreamTls};
 use crate::policy::AppId;
+use crate::record::{self, Writer};
 
-/// Whether each server took the last connection that any worker tried, for `vestibule_upstream_up`. One for the process and configuration.
-#[derive(Debug)]
-pub struct Up {
-    flags: HashMap<Reach, Arc<UpFlag>>,
-    servers: Vec<(Arc<str>, Arc<str>, Arc<UpFlag>)>,
-    secure: Arc<Secure>,
-}
-
-impl Up {
-    pub fn new(routes: &[Route], secure: Arc<Secure>) -> Arc<Self> {
-        Self::build(routes, &HashMap::new(), secure)
-    }
-
-    /// For a new configuration: what is known of servers that stay is kept.
-    pub fn next(&self, routes: &[Route], secure: Arc<Secure>) -> Arc<Self> {
-        Self::build(routes, &self.flags, secure)
-    }
-
-    /// App, server's URL, and whether it is up; `None` before the first connection.
-    pub fn servers(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, Option<bool>)> {
-        self.servers.iter().map(|(app, server, flag)| (app, server, flag.get()))
-    }
-
-    fn build(routes: &[Route], known: &HashMap<Reach, Arc<UpFlag>>, secure: Arc<Secure>) -> Arc<Self> {
-        let mut flags = HashMap::new();
-        let mut servers = Vec::new();
-        for route in routes {
-            for server in &route.upstream.servers {
-                let key = Reach::of(route, server);
-                let flag = flags.entry(key).or_insert_with_key(|key| known.get(key).cloned().unwrap_or_default());
-                servers.push((Arc::clone(&route.app), Arc::clone(&server.url), Arc::clone(flag)));
-            }
-        }
-        Arc::new(Self { flags, servers, secure })
-    }
-
-    /// How apps with TLS are spoken to.
-    pub fn secure(&self) -> &Secure {
-        &self.secure
-    }
-
-    fn flag(&self, reach: &Reach) -> Arc<UpFlag> {
-        self.flags.get(reach).cloned().unwrap_or_default()
-    }
-}
-
-/// How a server is reached: what shares connections and health. Apps that reach a server in the same way share both.
+/// How a server is reached: what shares connections. Apps that reach a server in the same way share them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Reach {
+    /// As written.
     pub(super) at: At,
+    /// Of its name, or what is written. `None`: it is not known yet, or is a socket's path.
+    pub(super) address: Option<SocketAddr>,
     /// `None`: without TLS.
     pub(super) tls: Option<UpstreamTls>,
     pub(super) protocol: Protocol,
@@ -74,10 +42,11 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    fn of(route: &Route, server: &config::Server) -> Self {
-        let upstream = &route.upstream;
+    /// Without an address.
+    pub(super) fn of(upstream: &Upstream, server: &config::Server) -> Self {
         Self {
             at: server.at.clone(),
+            address: None,
             tls: server.tls.then(|| upstream.tls.clone()),
             protocol: upstream.protocol,
             proxy_protocol: upstream.proxy_protocol,
@@ -85,13 +54,13 @@ impl Reach {
     }
 }
 
+/// Its address, or its name as long as it has none.
 impl fmt::Display for Reach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        match &self.at {
-            At::Tcp { host, port } if host.contains(':') => write!(f, "{scheme}://[{host}]:{port}"),
-            At::Tcp { host, port } => write!(f, "{scheme}://{host}:{port}"),
-            At::Unix(path) => write!(f, "unix:{}", path.display()),
+        match (&self.address, &self.at) {
+            (Some(address), _) => write!(f, "{address}"),
+            (None, At::Tcp { host, port }) => write!(f, "{host}:{port}"),
+            (None, At::Unix(path)) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -102,7 +71,9 @@ pub struct Upstreams {
     /// By `AppId`.
     apps: Vec<App>,
     /// Apps that name the same server share its connections.
-    servers: HashMap<Reach, Rc<Server>>,
+    pools: HashMap<Reach, Rc<Server>>,
+    /// `Servers::moves` when this was built.
+    moves: u64,
     /// Some server is told whom its connections are for.
     pub tells: bool,
     /// Bytes of a request's body, where the app's restrictions say no less.
@@ -113,67 +84,110 @@ pub struct Upstreams {
 
 #[derive(Debug)]
 pub(super) struct App {
-    servers: Vec<Target>,
-    next: Cell<usize>,
+    pub(super) targets: Vec<Target>,
+    pub(super) balance: Balance,
+    pub(super) slow_start: u64,
+    pub(super) next: Cell<usize>,
     pub(super) timeouts: Timeouts,
     pub(super) request_trailers: bool,
+    group: Arc<Group>,
+    most_waiting: u64,
+    waits: Waits,
 }
 
-/// A server, and the Host that it receives for one app; `None` is the client's own.
+/// An address of a server.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) server: Rc<Server>,
+    /// What the app receives; `None` is the client's own.
     pub(super) host: Option<HeaderValue>,
+    pub(super) place: Arc<Place>,
+    pub(super) counts: Counts,
+    /// Requests of this worker.
+    pub(super) running: Rc<record::Cell>,
+    /// For `hash`.
+    pub(super) seed: u64,
+    url: Arc<str>,
 }
 
-impl Target {
-    /// Whom the server is told that a connection is for.
-    pub(super) fn whose(&self, order: &Order<'_>) -> Option<Ends> {
-        self.server.is_told().then(|| order.client.ends())
+/// One request at a server, until its answer's end.
+#[derive(Debug)]
+pub(super) struct Running(Rc<record::Cell>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.sub(1);
     }
 }
 
 impl Upstreams {
-    /// `routes` and `up` are of the same configuration.
-    pub fn new(routes: &[Route], limits: &Limits, up: &Up) -> Self {
-        Self::build(routes, limits, up, &HashMap::new())
+    /// `limits` and `servers` are of the same configuration. `writer`: the worker.
+    pub fn new(servers: &Servers, limits: &Limits, writer: Writer) -> Self {
+        Self::build(servers, limits, writer, &HashMap::new())
     }
 
-    /// For a new configuration: servers that stay keep their connections.
-    pub fn next(&self, routes: &[Route], limits: &Limits, up: &Up) -> Self {
-        Self::build(routes, limits, up, &self.servers)
+    /// For a new configuration or new addresses: servers that stay keep their connections, and of those that are gone the idle ones close.
+    pub fn next(&self, servers: &Servers, limits: &Limits, writer: Writer) -> Self {
+        let next = Self::build(servers, limits, writer, &self.pools);
+        for (_, gone) in self.pools.iter().filter(|(reach, _)| !next.pools.contains_key(reach)) {
+            gone.retire();
+        }
+        for (app, before) in next.apps.iter().zip(&self.apps) {
+            app.next.set(before.next.get());
+        }
+        next
     }
 
-    fn build(routes: &[Route], limits: &Limits, up: &Up, known: &HashMap<Reach, Rc<Server>>) -> Self {
+    /// Whether addresses came or went since this was built.
+    pub fn is_behind(&self, servers: &Servers) -> bool {
+        self.moves != servers.moves()
+    }
+
+    fn build(servers: &Servers, limits: &Limits, writer: Writer, known: &HashMap<Reach, Rc<Server>>) -> Self {
+        // First: what moves meanwhile is seen the next time.
+        let moves = servers.moves();
         let caps = Caps { idle: limits.upstream_idle, open: limits.upstream_connections, max_age: limits.upstream_max_age };
-        let mut servers: HashMap<Reach, Rc<Server>> = HashMap::new();
-        let mut target = |server: &config::Server, route: &Route| {
-            let entry = servers.entry(Reach::of(route, server)).or_insert_with_key(|key| {
-                let tls = key.tls.as_ref().and_then(|tls| up.secure.of(tls, key.protocol));
-                let up = up.flag(key);
-                match known.get(key) {
+        let mut pools: HashMap<Reach, Rc<Server>> = HashMap::new();
+        let mut pool = |place: &Place| {
+            let pool = pools.entry(place.reach.clone()).or_insert_with_key(|reach| {
+                let (pooled, tls) = (place.pooled.of(writer), servers.tls(reach));
+                match known.get(reach) {
                     Some(kept) => {
-                        kept.renew(caps, up, tls);
+                        kept.renew(caps, pooled, tls);
                         Rc::clone(kept)
                     }
-                    None => Server::new(key.clone(), caps, up, tls),
+                    None => Server::new(reach.clone(), caps, pooled, tls),
                 }
             });
-            Target { server: Rc::clone(entry), host: host_field(&route.upstream.host, server) }
+            Rc::clone(pool)
         };
-        let apps = routes
-            .iter()
-            .map(|route| App {
-                servers: route.upstream.servers.iter().map(|server| target(server, route)).collect(),
-                // Workers that all begin with the first server would load it in step.
-                next: Cell::new(fastrand::usize(..=0xffff)),
-                timeouts: route.upstream.timeouts,
-                request_trailers: route.request_trailers,
-            })
-            .collect();
+        let apps = servers.groups.iter().map(|group| App {
+            targets: group
+                .places()
+                .map(|(entry, place)| Target {
+                    server: pool(&place),
+                    host: entry.host.clone(),
+                    counts: entry.named.counts.of(writer),
+                    running: Rc::new(place.running.of(writer)),
+                    seed: stable_hash(place.reach.to_string().as_bytes()),
+                    url: Arc::clone(&entry.named.url),
+                    place,
+                })
+                .collect(),
+            balance: group.balance,
+            slow_start: group.slow_start,
+            // Workers that all begin with the first server would load it in step.
+            next: Cell::new(fastrand::usize(..=0xffff)),
+            timeouts: group.timeouts,
+            request_trailers: group.request_trailers,
+            group: Arc::clone(group),
+            most_waiting: u64::try_from(limits.upstream_waiting).unwrap_or(u64::MAX),
+            waits: group.waits.of(writer),
+        });
+        let apps = apps.collect();
         let floor = Floor { rate: limits.body_rate, grace: limits.idle };
-        let tells = servers.values().any(|server| server.is_told());
-        Self { apps, servers, tells, body_size: limits.body_size, floor }
+        let tells = pools.values().any(|server| server.is_told());
+        Self { apps, pools, moves, tells, body_size: limits.body_size, floor }
     }
 
     pub(super) fn app(&self, app: AppId) -> Option<&App> {
@@ -183,12 +197,12 @@ impl Upstreams {
     #[cfg(test)]
     pub(super) fn server(&self, host: &str, port: u16) -> &Rc<Server> {
         let at = At::Tcp { host: host.to_owned(), port };
-        self.servers.iter().find(|(reach, _)| reach.at == at).map(|(_, server)| server).unwrap()
+        self.pools.iter().find(|(reach, _)| reach.at == at).map(|(_, server)| server).unwrap()
     }
 
     #[cfg(test)]
     pub(super) fn server_ports(&self) -> Vec<u16> {
-        let ports = self.servers.keys().filter_map(|reach| match reach.at {
+        let ports = self.pools.keys().filter_map(|reach| match reach.at {
             At::Tcp { port, .. } => Some(port),
             At::Unix(_) => None,
         });
@@ -197,20 +211,90 @@ impl Upstreams {
 }
 
 impl App {
-    /// All servers, each once, round robin; those that took no connection a moment ago come last.
-    pub(super) fn rotation(&self, now: Instant) -> SmallVec<[&Target; 4]> {
-        let start = self.next.get();
-        self.next.set(start.wrapping_add(1));
-        let count = self.servers.len();
-        let mut order: SmallVec<[&Target; 4]> = (0..count).filter_map(|i| self.servers.get(start.wrapping_add(i) % count)).collect();
-        if count > 1 {
-            order.sort_by_key(|target| target.server.is_cooling(now));
+    /// Not a byte was sent to it.
+    pub(super) fn unreached(&self, target: &Target, error: &io::Error) {
+        target.counts.unreachable.add(1);
+        // No fault of the server: all its connections are in use, or this process is at its own limits.
+        if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::QuotaExceeded) || is_ours(error) {
+            return;
         }
-        order
+        let now = Instant::now();
+        target.place.fitness.connected(false);
+        target.place.fitness.rest(millis(now));
+        self.group.failed(&target.url, &target.place, now);
+    }
+
+    /// It may have got all of the request.
+    pub(super) fn unanswered(&self, target: &Target, failure: &Failure) {
+        let count = match failure {
+            Failure::Timeout => &target.counts.timeout,
+            Failure::Broken(_) => &target.counts.broken,
+            _ => return target.counts.client.add(1),
+        };
+        count.add(1);
+        self.group.failed(&target.url, &target.place, Instant::now());
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> u64 {
+        self.waits.waiting.read()
+    }
+
+    /// The first server with room for a request that none had room for.
+    pub(super) async fn room(&self, order: &Order<'_>, tried: &Tried, within: Duration) -> io::Result<(u16, &Target)> {
+        if self.waits.waiting.read() >= self.most_waiting {
+            self.waits.full.add(1);
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "as many requests as may wait for a connection to the app do"));
+        }
+        self.waits.waiting.add(1);
+        let _waiting = Running(Rc::new(self.waits.waiting.clone()));
+        let room = async {
+            loop {
+                // Heard of before looking, so that what is freed in between is not missed.
+                let mut freed: SmallVec<[Pin<Box<Notified<'_>>>; 4]> =
+                    self.targets.iter().map(|target| Box::pin(target.server.freed().notified())).collect();
+                for freed in &mut freed {
+                    freed.as_mut().enable();
+                }
+                match self.pick(|| order.key(), tried, Instant::now()) {
+                    Some((at, target, rank)) if rank != Rank::Full => return Some((at, target)),
+                    None => return None,
+                    Some(_) => {}
+                }
+                poll_fn(|cx| {
+                    let any = freed.iter_mut().any(|freed| freed.as_mut().poll(cx).is_ready());
+                    if any { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+            }
+        };
+        match tokio::time::timeout(within, room).await {
+            Ok(Some(found)) => {
+                self.waits.served.add(1);
+                Ok(found)
+            }
+            Ok(None) => Err(io::Error::other("all servers of the app are down")),
+            Err(_) => {
+                self.waits.timeout.add(1);
+                Err(io::Error::new(io::ErrorKind::WouldBlock, "all permitted connections to the app's servers are in use"))
+            }
+        }
     }
 }
 
-fn host_field(host: &HostHeader, server: &config::Server) -> Option<HeaderValue> {
+impl Target {
+    /// Whom the server is told that a connection is for.
+    pub(super) fn whose(&self, order: &Order<'_>) -> Option<Ends> {
+        self.server.is_told().then(|| order.client.ends())
+    }
+
+    pub(super) fn running(&self) -> Running {
+        self.running.add(1);
+        Running(Rc::clone(&self.running))
+    }
+}
+
+pub(super) fn host_field(host: &HostHeader, server: &config::Server) -> Option<HeaderValue> {
     let text = match (host, &server.at) {
         (HostHeader::Keep, _) => return None,
         (HostHeader::Name(name), _) => name.clone(),

@@ -254,7 +254,7 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::forward::{Rates, Up, Upstreams};
+    use crate::forward::{Rates, Servers, Upstreams};
     use crate::gate::Rules;
     use crate::identify::ClientTrust;
     use crate::policy::Policy;
@@ -277,8 +277,8 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
         let configuration = config::load(&file).unwrap().configuration;
         let posture = posture.cloned().unwrap_or_else(|| Arc::new(Posture::open(&configuration.store, Vec::new()).unwrap()));
         let memory = Arc::new(Memory::open(&configuration.store, configuration.fingerprints.memory).unwrap());
-        let up = Up::new(&configuration.routes, Arc::default());
-        let upstreams = Upstreams::new(&configuration.routes, &configuration.limits, &up);
+        let servers = Servers::new(&configuration.routes, Arc::default());
+        let upstreams = Upstreams::new(&servers, &configuration.limits, Writer(0));
         let rules = Rules {
             serial,
             policy: Policy::compile(configuration.policy),
@@ -292,7 +292,7 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
             memory,
             posture,
             rates: Arc::new(Rates::new(1)),
-            up,
+            servers,
         };
         House { rules: Arc::new(rules), upstreams }
     }

@@ -41,7 +41,27 @@ metrics! {
     UPSTREAM_DURATION = Kind::Histogram(REQUEST_SECONDS), "vestibule_upstream_duration_seconds", ["app"],
         "Time from sending a request to an app to the head of its response.";
     UPSTREAM_UP = Kind::Gauge, "vestibule_upstream_up", ["app", "server"],
-        "1 when the last connection attempt to this server succeeded, 0 when it failed.";
+        "1 when an address of this server takes requests and took the last connection, 0 when none does.";
+    UPSTREAM_REQUESTS = Kind::Counter, "vestibule_upstream_requests_total", ["app", "server", "result"],
+        "What became of requests at each server.";
+    UPSTREAM_RUNNING = Kind::Gauge, "vestibule_upstream_running", ["app", "server"],
+        "Requests at each server, until the end of their answers.";
+    UPSTREAM_RETRIES = Kind::Counter, "vestibule_upstream_retries_total", ["app", "server", "reason"],
+        "Requests that went on from this server to another, or were sent to it once more.";
+    UPSTREAM_CONNECTIONS = Kind::Gauge, "vestibule_upstream_connections", ["app", "server", "state"],
+        "Connections to each server, idle and busy.";
+    UPSTREAM_ADDRESSES = Kind::Gauge, "vestibule_upstream_addresses", ["app", "server", "state"],
+        "Addresses of each server by whether they take requests: up, ejected or down.";
+    UPSTREAM_EJECTIONS = Kind::Counter, "vestibule_upstream_ejections_total", ["app", "server"],
+        "How often an address of this server was ejected.";
+    UPSTREAM_CHECKS = Kind::Counter, "vestibule_upstream_checks_total", ["app", "server", "result"],
+        "Health checks by result.";
+    UPSTREAM_LOOK_UPS = Kind::Counter, "vestibule_upstream_look_ups_total", ["app", "server", "result"],
+        "Look-ups of servers' names; after a failed one the addresses known before stay in use.";
+    UPSTREAM_WAITING = Kind::Gauge, "vestibule_upstream_waiting", ["app"],
+        "Requests that wait for a connection to any server of the app.";
+    UPSTREAM_WAITS = Kind::Counter, "vestibule_upstream_waits_total", ["app", "result"],
+        "Requests that found all permitted connections in use, by what became of them.";
     BYTES = Kind::Counter, "vestibule_bytes_total", ["app", "class", "direction"],
         "Body bytes: in from clients, out to clients.";
     STREAMS_CUT = Kind::Counter, "vestibule_streams_cut_total", ["reason"],

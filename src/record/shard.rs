@@ -25,7 +25,12 @@ impl Cell {
         self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
     }
 
-    fn read(&self) -> u64 {
+    /// As `add`: for the owning thread only.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    pub fn read(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
@@ -70,6 +75,7 @@ pub struct Writer(pub u32);
 impl Writer {
     pub const OFFICE: Self = Self(u32::MAX);
     pub const LOG: Self = Self(u32::MAX - 1);
+    pub const ROUNDS: Self = Self(u32::MAX - 2);
 }
 
 type Labels = Vec<String>;

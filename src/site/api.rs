@@ -17,6 +17,11 @@ pub fn policy(site: &Site) -> String {
     line(&json!({"revision": rules.policy.revision(), "since": since.to_string(), "apps": draft.apps.len(), "rules": count}))
 }
 
+/// `GET /api/v1/servers`.
+pub fn servers(site: &Site) -> String {
+    line(&site.rules.load().servers.told())
+}
+
 /// `POST /api/v1/reload`: `Err` is what the configuration in its files is not taken for.
 pub fn reload(site: &Site) -> Result<String, String> {
     match site.reload(How::Api) {

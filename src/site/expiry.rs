@@ -106,7 +106,7 @@ pub async fn watch(site: &Weak<Site>) {
             continue;
         }
         let mut still = BTreeMap::new();
-        for ending in of(known(&site.entrances.load(), site.rules.load().up.secure()), Timestamp::now()) {
+        for ending in of(known(&site.entrances.load(), site.rules.load().servers.secure()), Timestamp::now()) {
             let key = (ending.name.clone(), ending.at.as_second(), ending.ended);
             let looks = said.get(&key).map_or(0, |looks| (looks + 1) % AGAIN);
             if looks == 0 {

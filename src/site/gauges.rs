@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
 use super::{Site, expiry};
+use crate::forward;
 use crate::gate::Rules;
 use crate::policy::draft::Exception;
 use crate::record::{Record, names};
@@ -23,16 +24,9 @@ impl Site {
         let rules = Arc::clone(&self.rules);
         record.scraped(&names::POLICY_INFO, move || vec![(vec![rules.load().policy.revision().to_owned()], 1.0)])?;
         let (entrances, at) = (Arc::clone(&self.entrances), Arc::clone(&self.rules));
-        record.scraped(&names::CERTIFICATE_EXPIRY, move || expiry::series(&entrances.load(), at.load().up.secure()))?;
+        record.scraped(&names::CERTIFICATE_EXPIRY, move || expiry::series(&entrances.load(), at.load().servers.secure()))?;
         let at = Arc::clone(&self.rules);
-        record.scraped(&names::UPSTREAM_UP, move || {
-            let rules = at.load();
-            let known = rules
-                .up
-                .servers()
-                .filter_map(|(app, server, up)| Some((vec![app.to_string(), server.to_string()], f64::from(u8::from(up?)))));
-            known.collect()
-        })?;
+        forward::measure(record, move || Arc::clone(&at.load().servers))?;
         let at = Arc::clone(&self.rules);
         #[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
         record.scraped(&names::EXCEPTION_EXPIRY, move || {

@@ -50,12 +50,13 @@ impl Office {
 
 async fn work(site: &Weak<Site>, socket: TcpListener, mut stopped: watch::Receiver<bool>, mut closed: watch::Receiver<bool>) {
     let Some(there) = site.upgrade() else { return };
-    let (ready, asked, told, reloads) = (site.clone(), site.clone(), site.clone(), site.clone());
+    let (ready, asked, told, known, reloads) = (site.clone(), site.clone(), site.clone(), site.clone(), site.clone());
     let state = admin::State {
         registry: Arc::new(there.record.registry.clone()),
         ready: Arc::new(move || ready.upgrade().map_or_else(|| vec!["the proxy has stopped".to_owned()], |site| site.not_ready())),
         blind: Arc::new(move || Box::pin(blind(asked.upgrade().map(|site| Arc::clone(&site.rules.load().memory))))),
         policy: Arc::new(move || told.upgrade().map(|site| api::policy(&site))),
+        servers: Arc::new(move || known.upgrade().map(|site| api::servers(&site))),
         reload: Arc::new(move || Box::pin(reload(reloads.upgrade()))),
     };
     drop(there);

@@ -37,6 +37,8 @@ pub enum Command {
         addr: SocketAddr,
         gone: Option<Arc<Entrance>>,
     },
+    /// What was true of the servers of apps may be so no more.
+    Renew,
     /// `kept`: addresses whose sockets another process accepts from as well, and goes on to.
     Drain {
         limit: Duration,
@@ -139,7 +141,7 @@ impl Accepting {
 /// Until it has drained: how many connections had to be cut, and who wants to know.
 async fn work(parts: Parts, desk: Rc<Desk>, mut inbox: mpsc::UnboundedReceiver<Command>) -> Option<(usize, std_mpsc::SyncSender<usize>)> {
     let core = Core::new(desk, parts.rules);
-    let edge = Edge::new(core, parts.entrances, parts.crowd);
+    let edge = Edge::new(Rc::clone(&core), parts.entrances, parts.crowd);
     tokio::task::spawn_local(Rc::clone(&edge).watch());
     let mut doors: Vec<Accepting> = Vec::new();
     let mut hurry = false;
@@ -170,6 +172,7 @@ async fn work(parts: Parts, desk: Rc<Desk>, mut inbox: mpsc::UnboundedReceiver<C
                     edge.dismiss(&listener);
                 }
             }
+            Command::Renew => drop(core.house()),
             Command::Drain { limit, kept, done } => {
                 for door in doors.drain(..) {
                     match kept.contains(&door.addr) {

@@ -12,7 +12,7 @@ use super::packets::{ACK, FIN, PSH, Packet, SYN, System};
 /// Set inside the namespace.
 const INSIDE: &str = "VESTIBULE_TEST_NAMESPACE";
 
-/// Runs `work` in a network namespace of its own, where this test's process may do as it likes: the test runs itself again in there. Needs root or
+/// Runs `work` with a network and mounts of its own, where this test's process may do as it likes: the test runs itself again in there. Needs root or
 /// sudo, and fails without.
 #[track_caller]
 pub fn inside(test: &str, work: impl FnOnce()) {

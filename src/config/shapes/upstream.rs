@@ -74,20 +74,30 @@ pub static UPSTREAM_TLS: Shape = Shape {
 
 pub static HEALTH: Shape = Shape {
     name: "health",
-    doc: "",
+    doc: "A server counts as up until its first check, which alone decides. Where all servers of an app are down its requests are answered 503.",
     keys: &[
-        key("path", Text("path"), Required, "What is asked with GET, with the Host that the app receives, or the first of its hosts."),
+        key(
+            "path",
+            Text("path"),
+            Required,
+            "What is asked with GET, on a connection of its own, with the Host that the app receives or the first of its hosts that is no wildcard.",
+        ),
         key("every", Duration("100ms", "1h"), Default("5s"), "From one check to the next, give or take a tenth."),
-        key("timeout", Duration("10ms", "5m"), Default("2s"), "A check that takes longer has failed."),
+        key("timeout", Duration("10ms", "5m"), Default("2s"), "A check whose answer's head takes longer has failed."),
         key("status", Text("status codes"), Default("200-399"), "Codes of a healthy server: `200`, `200-399` or `200,204`."),
-        key("rise", Count { min: 1, max: 100 }, Default("2"), "Successes in a row after which a server takes requests again."),
+        key(
+            "rise",
+            Count { min: 1, max: 100 },
+            Default("2"),
+            "Successes in a row after which a server that was down takes requests again.",
+        ),
         key("fall", Count { min: 1, max: 100 }, Default("3"), "Failures in a row after which a server takes none."),
     ],
 };
 
 pub static EJECTION: Shape = Shape {
     name: "ejection",
-    doc: "What requests themselves show of a server. The last server that is not ejected always stays.",
+    doc: "What requests themselves show of a server; an app's own 5xx are sound answers. The last server that takes requests always stays.",
     keys: &[
         key(
             "failures",
@@ -99,7 +109,7 @@ pub static EJECTION: Shape = Shape {
             "time",
             Duration("100ms", "1h"),
             Default("10s"),
-            "For how long, the first time; each further time in a row twice as long, up to 5 minutes.",
+            "For how long, the first time; then one more failure ejects it for twice as long, up to 5 minutes, until it was back for as long as it was out.",
         ),
     ],
 };
@@ -132,7 +142,7 @@ pub static UPSTREAM: Shape = Shape {
             "balance",
             Word(&["round_robin", "least_requests", "hash"]),
             Default("round_robin"),
-            "How servers are chosen. `least_requests`: of two at random, the one with fewer running. `hash`: the same for each device, or peer address where there is none.",
+            "How servers are chosen. `least_requests`: of two at random, the one with fewer running, as each worker counts its own. `hash`: the same for each device, or peer address where there is none; all proxies with the same servers choose alike.",
         ),
         key("health", Map(&HEALTH), Absent("no checks: servers are judged by requests alone"), "Asks each server whether it is well."),
         key("ejection", Map(&EJECTION), Absent("the defaults of its keys"), "Takes failing servers out for a while."),
@@ -140,13 +150,13 @@ pub static UPSTREAM: Shape = Shape {
             "slow_start",
             Duration("1s", "1h"),
             Absent("it takes its whole share at once"),
-            "A server that comes back takes its share of requests little by little, over this time.",
+            "A server that comes back, by its checks or after an ejection, takes its share of requests little by little, over this time.",
         ),
         key(
             "resolve_every",
             Duration("1s", "24h"),
             Default("30s"),
-            "Names of servers are looked up again; connections to addresses that are gone are used no more.",
+            "Names of servers are looked up again, by the system's resolver. Each address is balanced and checked as a server of its own; the last answer holds while there is no other.",
         ),
         key("timeouts", Map(&TIMEOUTS), Absent("the defaults of its keys"), "How long the app may take."),
     ],

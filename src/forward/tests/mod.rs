@@ -1,5 +1,6 @@
 //! Real sockets on both sides: a raw client, hyper's server as the edge has it, and an app that records the bytes it receives.
 
+mod balance;
 mod bodies;
 mod heads;
 mod http2;
@@ -23,11 +24,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 
-use super::{Body, Bounds, Client, Ended, Failure, Identity, Order, Up, Upstreams, send};
+use super::{Body, Bounds, Client, Ended, Failure, Identity, Order, Servers, Upstreams, send};
 use crate::config::FingerprintHeaders;
 use crate::config::{At, Balance, Ejection, HostHeader, Limits, Protocol, ProxyProtocol, Route, Server, Timeouts, Upstream, UpstreamTls};
 use crate::model::{Effect, Mode};
 use crate::policy::{AppId, ClassId, Decision, Merged, Outcome, OwnerId, Permit, ReasonId, ReasonList, RestrictionSet, RuleRef, TierId};
+use crate::record::Writer;
 use crate::request;
 
 /// Runs a test on one thread as a worker does, within 20 seconds.
@@ -176,13 +178,13 @@ impl Setup {
     }
 
     async fn start(self) -> Front {
-        let up = Up::new(&self.routes, Arc::default());
-        let upstreams = Rc::new(RefCell::new(Rc::new(Upstreams::new(&self.routes, &self.limits, &up))));
+        let servers = Servers::new(&self.routes, Arc::default());
+        let upstreams = Rc::new(RefCell::new(Rc::new(Upstreams::new(&servers, &self.limits, Writer(0)))));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let failures = Rc::new(RefCell::new(Vec::new()));
         let ended = Rc::new(RefCell::new(Vec::new()));
-        let front = Front { address, upstreams, up, failures, ended };
+        let front = Front { address, upstreams, servers, failures, ended };
         let served = front.clone();
         let bounded = (self.merged, Rc::new(self.bounds));
         let watched = self.watched;
@@ -215,7 +217,7 @@ impl Setup {
 struct Front {
     address: SocketAddr,
     upstreams: Rc<RefCell<Rc<Upstreams>>>,
-    up: Arc<Up>,
+    servers: Arc<Servers>,
     failures: Rc<RefCell<Vec<Failure>>>,
     ended: Rc<RefCell<Vec<Ended>>>,
 }
@@ -327,6 +329,7 @@ fn limits() -> Limits {
         drain: long,
         upstream_idle: 64,
         upstream_connections: 1024,
+        upstream_waiting: 1024,
         upstream_max_age: long,
         log_queue: 1,
         rate_entries: 1,

@@ -40,7 +40,7 @@ fn a_connection_is_used_again() {
             assert!(front.get().await.ends_with("ok"));
         }
         assert_eq!((app.accepted.get(), heads.borrow().len()), (1, 10));
-        assert_eq!(front.up.servers().map(|(app, _, up)| (app.to_string(), up)).collect::<Vec<_>>(), [("wiki".into(), Some(true))]);
+        assert_eq!(front.servers.up().map(|(app, _, up)| (app.to_string(), up)).collect::<Vec<_>>(), [("wiki".into(), Some(true))]);
     });
 }
 
@@ -155,7 +155,7 @@ fn a_dead_server_is_passed_over_and_a_living_one_answers() {
             assert!(front.ask("POST / HTTP/1.1\r\nHost: wiki\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await.ends_with("ok"));
         }
         assert_eq!(heads.borrow().len(), 4);
-        let up: Vec<_> = front.up.servers().map(|(_, _, up)| up).collect();
+        let up: Vec<_> = front.servers.up().map(|(_, _, up)| up).collect();
         assert_eq!(up, [Some(false), Some(true)]);
     });
 }
@@ -240,7 +240,7 @@ fn beyond_its_connections_a_server_makes_requests_wait() {
         }
         assert!(front.get().await.starts_with("HTTP/1.1 502"));
         assert!(matches!(&front.failures.borrow()[0], Failure::Unreachable(why) if why.kind() == std::io::ErrorKind::WouldBlock));
-        assert_eq!(front.up.servers().next().unwrap().2, Some(true), "a full server is not down");
+        assert_eq!(front.servers.up().next().unwrap().2, Some(true), "a full server is not down");
     });
 }
 
@@ -305,9 +305,9 @@ fn a_reload_keeps_connections_and_what_is_known_of_servers() {
         let (routes, limits) = (way.routes.clone(), way.limits.clone());
         let front = way.start().await;
         front.get().await;
-        let up = front.up.next(&routes, Arc::default());
-        assert_eq!(up.servers().next().unwrap().2, Some(true));
-        let next = Rc::new(front.upstreams.borrow().next(&routes, &limits, &up));
+        let servers = front.servers.next(&routes, Arc::default());
+        assert_eq!(servers.up().next().unwrap().2, Some(true));
+        let next = Rc::new(front.upstreams.borrow().next(&servers, &limits, Writer(0)));
         *front.upstreams.borrow_mut() = next;
         front.get().await;
         assert_eq!((app.accepted.get(), heads.borrow().len()), (1, 2));
