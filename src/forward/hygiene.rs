@@ -147,6 +147,10 @@ pub(super) fn trailers(trailers: &mut HeaderMap) {
 fn target(uri: Uri, path: &str) -> Uri {
     let parts = uri.into_parts();
     let own = parts.path_and_query;
+    // An empty one calls itself `/` as well, and would be written as nothing.
+    if own.as_ref().is_none_or(|own| own.as_str() == "/") && path == "/" {
+        return Uri::default();
+    }
     if let Some(own) = own.as_ref().filter(|own| own.path() == path) {
         return Uri::from(own.clone());
     }

@@ -132,6 +132,10 @@ fn is_ours(path: &str) -> bool {
 
 fn target(uri: &http::Uri, path: &str) -> Result<PathAndQuery, Malformed> {
     let given = uri.path_and_query().ok_or(Malformed("there is no path"))?;
+    // The library cuts a fragment off `:path`, and of `#x` leaves nothing that still calls itself `/`, and that would be written as nothing.
+    if given.as_str() == "/" && *given != PathAndQuery::from_static("/") {
+        return Err(Malformed("the path does not begin with a slash"));
+    }
     if given.path() == path {
         return Ok(given.clone());
     }

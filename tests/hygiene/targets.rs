@@ -397,6 +397,18 @@ fn no_form_of_a_target_names_one_thing_to_us_and_another_to_the_app() {
     assert_eq!(told, ["http", "http", "http", "https", "https", "https"]);
 }
 
+/// Found by fuzzing: of `:path: #x` the library left an empty path that called itself `/`, and the app was sent `GET  HTTP/1.1`.
+#[test]
+fn a_path_that_is_all_fragment_is_no_empty_target() {
+    let world = World::new();
+    for path in ["#", "#x", "#..%252fadmin", "#/admin"] {
+        let outcome = world.h2().get("wiki.localhost", path);
+        assert!(outcome.status == 400 || outcome.reset == Some(1) || outcome.goaway == Some(1), "{path}: {outcome:?}");
+    }
+    assert_eq!(world.h2().get("wiki.localhost", "/#x").status, 200);
+    assert_eq!(world.lines(), ["GET / HTTP/1.1"]);
+}
+
 /// Numbers that are 127.0.0.1 to some resolvers and a name to others (CVE-2021-29922), and other hosts that are half of something.
 #[test]
 fn a_host_is_a_name_or_an_address_and_not_both() {
