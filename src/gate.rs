@@ -3,6 +3,7 @@
 mod answer;
 mod ask;
 mod conn;
+mod lasting;
 mod front;
 pub mod memo;
 mod middlebox;
@@ -26,12 +27,13 @@ pub use self::ask::{Ask, Unasked};
 use self::conn::Known;
 pub use self::conn::{Conn, Door};
 pub use self::front::{Behind, Believed, Front};
+use self::lasting::Lasting;
 use self::memo::{Question, Ruling};
 pub use self::middlebox::Middleboxes;
 use self::restrict::restrict;
 use crate::config::{Fingerprints, Limits, Route};
 use crate::fingerprint::Known as Signatures;
-use crate::forward::{Body, Bounds, End, Identity, Rates, Servers, Upstreams, fingerprints};
+use crate::forward::{Body, Bounds, End, Identity, Rates, Servers, Turn, Upstreams, fingerprints};
 use crate::identify::ClientTrust;
 use crate::model::{Mode, Reason, RestrictionKey, Standing};
 use crate::policy::{Decision, Given, Http, Inputs, Permit, Policy};
@@ -75,6 +77,8 @@ pub struct House {
 #[derive(Debug)]
 pub struct Core {
     pub desk: Rc<Desk>,
+    /// Streams that are looked after.
+    pub lasting: Lasting,
     rules: RefCell<Cache<Arc<ArcSwap<Rules>>, Arc<Rules>>>,
     house: RefCell<Rc<House>>,
 }
@@ -84,7 +88,7 @@ impl Core {
         let now = rules.load_full();
         let upstreams = Upstreams::new(&now.servers, &now.limits, desk.writer);
         let house = House { upstreams, rules: now };
-        Rc::new(Self { desk, rules: RefCell::new(Cache::new(rules)), house: RefCell::new(Rc::new(house)) })
+        Rc::new(Self { desk, lasting: Lasting::default(), rules: RefCell::new(Cache::new(rules)), house: RefCell::new(Rc::new(house)) })
     }
 
     /// The rules in force now. A request keeps what it got, so that no answer mixes two policies.
@@ -106,34 +110,48 @@ pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body
     let spoken_for = conn.spoken_for(&house, request.headers()); // per request: a proxy in front speaks for many
     let conn = spoken_for.as_ref().unwrap_or(conn);
     let mut visit = conn.core.desk.begin(); // dropped unfinished: counted as 499
+    let mut ruled = None;
     let answer = match Ask::read(&request, conn, &house, &mut visit) {
         Err(unasked) => turn_away(conn, &house, request, &unasked, &mut visit),
         Ok(ask) => {
             let known = conn.known(&house, visit.began(), visit.started()).await; // ready at once when cached
-            let ruling = rule(conn, &house, &ask, &request, known, &mut visit); // pure, memoised, no allocation
+            let ruling = &*ruled.insert(rule(conn, &house, &ask, &request, known, &mut visit)); // pure, memoised, no allocation
             match Permit::of(&ruling.decision) {
-                Some(permit) => match restrict(conn, &house, (&ask, &ruling), &request, &mut visit) {
-                    Ok(()) if notice::is_due(conn, &ruling, &request) => notice::show(conn, &house, (&ask, &ruling), &mut visit),
-                    Ok(()) => send(conn, &house, (permit, &ask, &ruling), request, &mut visit).await,
+                Some(permit) => match restrict(conn, &house, (&ask, ruling), &request, &mut visit) {
+                    Ok(_) if notice::is_due(conn, ruling, &request) => notice::show(conn, &house, (&ask, ruling), &request, &mut visit),
+                    Ok(upgrade) => send(conn, &house, (permit, &ask, ruling), (request, upgrade), &mut visit).await,
                     Err(refusal) => page(&refusal, request, &visit),
                 },
-                None => page(&blocked(conn, &house, (&ask, &ruling), &request, &visit), request, &visit),
+                None => page(&blocked(conn, &house, (&ask, ruling), &request, &visit), request, &visit),
             }
         }
     };
     let answer = ask_hints(answer, conn, &house);
-    let close = visit.finish(answer.status()); // the only place that counts and logs
+    let mut answered = visit.finish(answer.status()); // the only place that counts and logs
+    let (conn, rules) = (Rc::clone(conn), house.rules.serial);
     answer.map(|body| {
-        body.on_end(move |ended| {
-            let cut = match ended.end {
-                End::Whole => None,
-                End::Cut => Some(Cut::App),
-                End::Large => Some(Cut::MaxResponse),
-                End::Late => Some(Cut::MaxStream),
-                End::Dropped => Some(Cut::Client),
-            };
-            close(ended.bytes_in, ended.bytes_out, cut);
+        body.told(move |turn| match turn {
+            Turn::Ended(ended) => answered.ended((ended.bytes_in, ended.bytes_out), cut(ended.end)),
+            Turn::Long(fate) => {
+                if let Some(ruling) = &ruled {
+                    conn.core.lasting.add(fate, &conn, (ruling, rules), &answered); // decided anew from now on
+                }
+            }
         })
+    })
+}
+
+const fn cut(end: End) -> Option<Cut> {
+    Some(match end {
+        End::Whole => return None,
+        End::Cut => Cut::App,
+        End::Large => Cut::MaxResponse,
+        End::Late => Cut::MaxStream,
+        End::Sent => Cut::MaxBody,
+        End::Still => Cut::Tunnel,
+        End::Outlawed => Cut::Changed,
+        End::Drained => Cut::Drain,
+        End::Dropped => Cut::Client,
     })
 }
 

@@ -473,7 +473,7 @@ macro_rules! app_keys {
                 "upgrades",
                 List(&Text("protocol")),
                 Absent("`[websocket]`"),
-                "Protocols that a request may switch to, `websocket` for instance; an empty list permits none. What flows after the switch is seen by no rule.",
+                "Protocols that a request may switch to, `websocket` for instance; an empty list permits none. What flows after the switch is seen by no rule, and ends when the rules or the device change so that it would not be let in any more. Not for apps with `protocol: h2` or `h2c`.",
             ),
             key(
                 "mode",

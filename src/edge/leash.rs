@@ -405,6 +405,8 @@ pub enum Watch {
     /// HTTP/1: what they show of framing before hyper tidies it up.
     Framing(framing::Watch),
     Chatter(Chatter),
+    /// What flows is no HTTP.
+    Nothing,
 }
 
 /// Whether a read would find nothing; then the task is woken as by the read.
@@ -457,6 +459,11 @@ impl<S> Watched<S> {
         &self.inner
     }
 
+    /// The same, for bytes that are no HTTP.
+    pub fn unwatched(self) -> Self {
+        Self { watch: Watch::Nothing, first: None, idle: None, ..self }
+    }
+
     /// The stream itself, where the peer is in the middle of an HTTP/1 request.
     pub fn unfinished(self) -> Option<S> {
         matches!(&self.watch, Watch::Framing(framing) if !framing.is_between()).then_some(self.inner)
@@ -494,6 +501,7 @@ impl<S: AsyncRead> AsyncRead for Watched<S> {
             }
             match this.watch {
                 Watch::Framing(framing) => framing.pass(new),
+                Watch::Nothing => {}
                 Watch::Chatter(chatter) => {
                     if let Err(broken) = chatter.read(new, this.leash.now.get()) {
                         this.leash.broken.set(Some(broken));

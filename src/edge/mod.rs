@@ -274,7 +274,7 @@ impl Edge {
         }));
     }
 
-    /// Looks after slow and idle connections until the task is aborted.
+    /// Looks after slow and idle connections, and streams that last, until the task is aborted.
     pub async fn watch(self: Rc<Self>) {
         let mut every = tokio::time::interval(LOOK);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -285,11 +285,13 @@ impl Edge {
                 Patience { idle: house.rules.limits.idle, head: house.rules.limits.request_head }
             };
             self.leashes.look(&patience, |cut| self.counts.rejected(cut.as_str()));
+            self.core.look_after_streams();
         }
     }
 
     /// Lets what runs at a listener that is no more finish: nobody there would be known any longer.
     pub fn dismiss(&self, listener: &str) {
+        self.core.lasting.leave(Some(listener));
         self.leashes.tell_those_of(listener, Order::Drain);
     }
 
@@ -297,6 +299,7 @@ impl Edge {
     pub async fn drain(&self, limit: Duration) -> usize {
         let end = tokio::time::Instant::now() + limit;
         self.leashes.tell_all(Order::Drain);
+        self.core.lasting.leave(None);
         while self.leashes.len() > 0 && tokio::time::Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(10)).await;
             self.leashes.tell_all(Order::Drain);

@@ -12,12 +12,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONNECTION;
-use http::{Request, Response, Version};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -34,6 +36,7 @@ use crate::fingerprint::syn;
 use crate::forward::Ends;
 use crate::gate::{self, Conn, Rules};
 use crate::model::Wire;
+use crate::request::upgrade;
 
 /// Why a TLS handshake came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -209,9 +212,17 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         TokioIo::new(Watched::http1(stream, Rc::clone(leash)).waiting(below.idle).asking(below.still).shown_to(First::http1(edge, &conn)));
     // Before HTTP/1.1 a response may have no other end than its connection's.
     let old = Cell::new(false);
+    let tunnel = Cell::new(None);
     let service = service_fn(|request| {
         old.set(request.version() < Version::HTTP_11);
-        answer(&conn, Asked::new(leash, &request), request)
+        let answer = answer(&conn, Asked::new(leash, &request), request);
+        async {
+            let mut response = answer.await?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                tunnel.set(response.body_mut().body.take_tunnel().map(|tunnel| Box::new((tunnel, leash.busy()))));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let (head_size, head_fields) = head_limits(edge);
     let mut serving = http1::Builder::new()
@@ -222,8 +233,15 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let ended = heeding(leash, Pin::new(&mut serving), |serving| serving.graceful_shutdown()).await;
     let was_cut = ended.is_none();
     let broke_off = matches!(&ended, Some(Err(error)) if error.is_user());
+    let over = matches!(ended, Some(Ok(())));
     count_end(edge, ended);
-    let stream = serving.into_parts().io.into_inner();
+    let http1::Parts { io, read_buf, .. } = serving.into_parts();
+    let stream = io.into_inner();
+    if let Some(held) = tunnel.take().filter(|_| over) {
+        let (tunnel, _busy) = *held;
+        let _ = heeding(leash, Box::pin(tunnel.run(stream.unwatched(), read_buf)).as_mut(), |_| {}).await;
+        return;
+    }
     if let Some(reset) = below.reset.filter(|_| old.get() && (was_cut || broke_off)) {
         return reset(stream.inner());
     }
@@ -246,11 +264,20 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
 
 async fn http2(edge: &Rc<Edge>, conn: Rc<Conn>, stream: Secured, leash: &Rc<Leash>) {
     let (io, release) = gathered(Watched::http2(stream, Rc::clone(leash)).asking(Some(is_still)).shown_to(First::http2(edge, &conn)));
-    let held = (Rc::clone(&conn), Rc::clone(leash));
+    let held = (Rc::clone(&conn), Rc::clone(leash), Rc::clone(edge));
     let service = service_fn(move |request| {
         let (conn, leash) = (Rc::clone(&held.0), Rc::clone(&held.1));
+        let mut request: Request<Incoming> = request;
+        let websocket = if request.method() == Method::CONNECT { websocket(&mut request) } else { None };
         let busy = Asked::new(&leash, &request);
-        async move { answer(&conn, busy, request).await }
+        let edge = Rc::clone(&held.2);
+        async move {
+            let mut response = answer(&conn, busy, request).await?;
+            if let Some(stream) = websocket {
+                established(&mut response, stream, (edge, leash));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let streams = edge.core.house().rules.limits.h2_streams;
     let (head_size, _) = head_limits(edge);
@@ -261,6 +288,7 @@ async fn http2(edge: &Rc<Edge>, conn: Rc<Conn>, stream: Secured, leash: &Rc<Leas
         .initial_connection_window_size(1 << 20)
         // What a client that reads nothing can make us keep, for each of its streams.
         .max_send_buf_size(128 << 10)
+        .enable_connect_protocol()
         .serve_connection(TokioIo::new(io), service);
     let mut turns = pin!(Turns::new(serving, release));
     let ended = heeding(leash, turns.as_mut(), |turns| turns.connection().graceful_shutdown()).await;
@@ -271,6 +299,37 @@ async fn http2(edge: &Rc<Edge>, conn: Rc<Conn>, stream: Secured, leash: &Rc<Leas
     heeding(leash, Box::pin(tokio::time::timeout(PARTING, parting)).as_mut(), |_| {}).await;
 }
 
+/// A WebSocket over HTTP/2 (RFC 8441), as the gate and apps know one: a GET that asks for an upgrade. The key is ours, for HTTP/2 has none.
+fn websocket(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
+    request.extensions_mut().remove::<Protocol>().filter(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"))?;
+    let stream = hyper::upgrade::on(&mut *request);
+    *request.method_mut() = Method::GET;
+    let headers = request.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_KEY, upgrade::key(fastrand::u128(..)));
+    Some(stream)
+}
+
+/// The app's 101 as HTTP/2 says it, and what runs behind it in a task of its own.
+fn established(response: &mut Response<Answer>, stream: OnUpgrade, (edge, leash): (Rc<Edge>, Rc<Leash>)) {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    let Some(tunnel) = response.body_mut().body.take_tunnel() else { return };
+    *response.status_mut() = StatusCode::OK;
+    for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
+        response.headers_mut().remove(name);
+    }
+    let busy = leash.busy();
+    tokio::task::spawn_local(async move {
+        let _panics = PanicGuard(&edge.counts);
+        let _busy = busy;
+        if let Ok(stream) = stream.await {
+            tunnel.run(TokioIo::new(stream), Bytes::new()).await;
+        }
+    });
+}
 /// How long a client that broke the protocol may take to let the reason through.
 const PARTING: Duration = Duration::from_secs(1);
 

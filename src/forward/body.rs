@@ -3,24 +3,27 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Version};
+use http::{HeaderMap, Request, Version, request};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::arriving::Arriving;
 use super::bound::Bound;
+use super::expect::Expecting;
+use super::fate::{Fate, Say};
 use super::hygiene;
 use super::paced::Paced;
 use super::pool::Conn;
 use super::rates::Lanes;
+use super::rest::Rest;
 use super::trickle::Trickle;
+use super::tunnel::Tunnel;
 
 /// What both sides of one exchange know of the request's body.
 pub(super) struct Flow {
@@ -126,41 +129,6 @@ impl Flow {
     }
 }
 
-/// The rest of an HTTP/2 request that is answered already, from its drop on: read and thrown away, so far and so long. Without the rest our RST_STREAM
-/// follows the answer at once (RFC 9113 section 8.1), and widespread clients (curl before 8) take that for a failed request.
-pub struct Rest {
-    /// Gone from its drop on.
-    incoming: Option<Incoming>,
-    http2: bool,
-}
-
-impl Rest {
-    const BYTES: usize = 256 << 10;
-    const TIME: Duration = Duration::from_secs(2);
-
-    /// HTTP/1 has no need of it: there the connection ends, in its own way.
-    pub fn of(incoming: Incoming, version: Version) -> Self {
-        Self { incoming: Some(incoming), http2: version == Version::HTTP_2 }
-    }
-}
-
-impl Drop for Rest {
-    fn drop(&mut self) {
-        let Some(mut incoming) = self.incoming.take().filter(|incoming| self.http2 && !incoming.is_end_stream()) else { return };
-        let mut left = Self::BYTES;
-        let drained = poll_fn(move |cx| {
-            while let Some(Ok(frame)) = ready!(Pin::new(&mut incoming).poll_frame(cx)) {
-                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-                if left == 0 {
-                    break;
-                }
-            }
-            Poll::Ready(())
-        });
-        tokio::task::spawn_local(tokio::time::timeout(Self::TIME, drained));
-    }
-}
-
 /// The client's body on its way to the app: at most so many bytes, and no trailers but where the app takes them.
 pub(super) enum RequestBody {
     Empty,
@@ -174,6 +142,7 @@ pub(super) enum RequestBody {
         left: u64,
         flow: Rc<Flow>,
         paced: Option<Box<Paced>>,
+        expecting: Option<Box<Expecting>>,
     },
 }
 
@@ -195,7 +164,17 @@ impl RequestBody {
         }
         let flow = Flow::new(now, trailers);
         let paced = lanes.map(|lanes| Box::new(Paced::new(lanes.clone())));
-        (Self::Incoming { rest: Rest::of(incoming, version), left: most, flow: Rc::clone(&flow), paced }, Some(flow))
+        (Self::Incoming { rest: Rest::of(incoming, version), left: most, flow: Rc::clone(&flow), paced, expecting: None }, Some(flow))
+    }
+
+    /// The request with this body, which waits until the app wants it.
+    pub(super) fn expect(mut self, asked: Box<Expecting>, head: request::Parts) -> Request<Self> {
+        let mut request = Request::from_parts(head, ());
+        asked.ask(&mut request);
+        if let Self::Incoming { expecting, .. } = &mut self {
+            *expecting = Some(asked);
+        }
+        request.map(|()| self)
     }
 }
 
@@ -210,11 +189,19 @@ impl http_body::Body for RequestBody {
                 None => Pin::new(&mut **rest).poll_frame(cx),
             };
         }
-        let Self::Incoming { rest: Rest { incoming: Some(incoming), .. }, left, flow, paced } = &mut *self else {
+        let Self::Incoming { rest: Rest { incoming: Some(incoming), .. }, left, flow, paced, expecting } = &mut *self else {
             return Poll::Ready(None);
         };
         if flow.stopped.get() || flow.fault.get().is_some() {
             return Poll::Ready(Some(Err(BrokenOff)));
+        }
+        if let Some(expected) = expecting {
+            if expected.poll(cx).is_pending() {
+                flow.body.set(Some(cx.waker().clone()));
+                return Poll::Pending;
+            }
+            *expecting = None;
+            flow.last.set(Instant::now());
         }
         let Some(paced) = paced else {
             return match ready!(flow.poll_client(incoming, left, cx)) {
@@ -300,6 +287,14 @@ pub enum End {
     Large,
     /// By us: it lasted past `max_stream`.
     Late,
+    /// By us: the request's body, of a tunnel, grew past `max_body`.
+    Sent,
+    /// By us: nothing moved in a tunnel.
+    Still,
+    /// By us: the rules or the device's standing changed, and it may no longer run.
+    Outlawed,
+    /// By us: a tunnel that did not end while the proxy drained.
+    Drained,
     /// The client's connection lost interest first.
     Dropped,
 }
@@ -328,6 +323,8 @@ pub enum Cut {
     Large,
     #[error("the response lasted past max_stream")]
     Late,
+    #[error("the response may no longer run")]
+    Outlawed,
 }
 
 impl Cut {
@@ -336,9 +333,21 @@ impl Cut {
             Self::App(_) | Self::Reset(_) | Self::Still => End::Cut,
             Self::Large => End::Large,
             Self::Late => End::Late,
+            Self::Outlawed => End::Outlawed,
         }
     }
 }
+
+/// What whoever records an exchange is told of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Turn<'a> {
+    /// It lasts: what is said to `fate` from now on is heard. At most once.
+    Long(&'a Rc<Fate>),
+    /// Once, and the last.
+    Ended(Ended),
+}
+
+pub(super) type Hook = Box<dyn FnMut(Turn<'_>)>;
 
 /// The body of every response: an app's, streamed, or one of our own.
 pub struct Body {
@@ -347,14 +356,15 @@ pub struct Body {
     flow: Option<Rc<Flow>>,
     /// `None` for nearly all.
     bound: Option<Box<Bound>>,
-    /// Called once, at the end or when dropped.
-    hook: Option<Box<dyn FnOnce(Ended)>>,
+    hook: Option<Hook>,
 }
 
 enum Kind {
     Empty,
     Full(Bytes),
     App(Stream),
+    /// Behind a head that switches protocols; whoever has the client's connection takes it.
+    Tunnel(Box<Tunnel>),
     /// Broken off; what came before goes out first, for hyper drops what it has not written when a body fails.
     Breaking(Cut),
     /// Nothing more comes; it was cut.
@@ -370,6 +380,37 @@ struct Stream {
     quiet: Option<Instant>,
     /// `Pulse::writes` when last looked at.
     writes: u32,
+    /// Frames that came, to look at the clock now and then.
+    frames: u8,
+    age: Age,
+}
+
+/// Streams that last are looked after, by whoever is told of them.
+enum Age {
+    /// Since its request came.
+    Young(Instant),
+    Old(Rc<Fate>),
+}
+
+impl Age {
+    /// From then on. Nearly all answers are over by then.
+    const LONG: Duration = Duration::from_secs(1);
+
+    /// When it is to be told of, if it was not.
+    fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Young(since) => Some(*since + Self::LONG),
+            Self::Old(_) => None,
+        }
+    }
+
+    fn comes(&mut self, hook: Option<&mut Hook>) {
+        let fate = Fate::new();
+        if let Some(hook) = hook {
+            hook(Turn::Long(&fate));
+        }
+        *self = Self::Old(fate);
+    }
 }
 
 impl Body {
@@ -382,10 +423,28 @@ impl Body {
         Self::of(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
     }
 
-    /// Calls `hook` once: at the body's end, at the latest when it is dropped. A second hook replaces the first.
-    pub fn on_end(mut self, hook: impl FnOnce(Ended) + 'static) -> Self {
+    pub(super) fn tunnel(tunnel: Tunnel) -> Self {
+        Self::of(Kind::Tunnel(Box::new(tunnel)))
+    }
+
+    /// Calls `hook` at the body's end, at the latest when it is dropped, and before that when it lasts. A second hook replaces the first.
+    pub fn told(mut self, hook: impl FnMut(Turn<'_>) + 'static) -> Self {
         self.hook = Some(Box::new(hook));
         self
+    }
+
+    /// What the head switches to. What is left here is empty.
+    pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        match std::mem::replace(&mut self.kind, Kind::Empty) {
+            Kind::Tunnel(mut tunnel) => {
+                tunnel.hook = self.hook.take();
+                Some(tunnel)
+            }
+            kind => {
+                self.kind = kind;
+                None
+            }
+        }
     }
 
     pub(super) fn of_app(
@@ -393,6 +452,7 @@ impl Body {
         mut conn: Conn,
         flow: Option<Rc<Flow>>,
         (idle, bound): (Duration, Option<Box<Bound>>),
+        begun: Instant,
     ) -> Self {
         if flow.as_ref().is_some_and(|flow| !flow.ended.get()) {
             // Polled for the response alone, the request would wait for a client that does not read yet.
@@ -400,7 +460,7 @@ impl Body {
         }
         let writes = conn.pulse().writes.get();
         let whole = incoming.is_end_stream();
-        let mut body = Self::of(Kind::App(Stream { incoming, conn, idle, quiet: None, writes }));
+        let mut body = Self::of(Kind::App(Stream { incoming, conn, idle, quiet: None, writes, frames: 0, age: Age::Young(begun) }));
         body.flow = flow;
         body.bound = bound;
         if whole {
@@ -432,9 +492,9 @@ impl Body {
     }
 
     fn report(&mut self, end: End) {
-        if let Some(hook) = self.hook.take() {
+        if let Some(mut hook) = self.hook.take() {
             let bytes_in = self.flow.as_ref().map_or(0, |flow| flow.bytes.get());
-            hook(Ended { bytes_in, bytes_out: self.bytes_out, end });
+            hook(Turn::Ended(Ended { bytes_in, bytes_out: self.bytes_out, end }));
         }
     }
 }
@@ -443,7 +503,7 @@ impl Drop for Body {
     fn drop(&mut self) {
         let end = match &self.kind {
             Kind::Empty => End::Whole,
-            Kind::Full(_) | Kind::App(_) => End::Dropped,
+            Kind::Full(_) | Kind::App(_) | Kind::Tunnel(_) => End::Dropped,
             Kind::Breaking(cut) => cut.end(),
             Kind::Cut => End::Cut,
         };
@@ -461,7 +521,7 @@ impl http_body::Body for Body {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = &mut *self;
         match &mut this.kind {
-            Kind::Empty | Kind::Cut => Poll::Ready(None),
+            Kind::Empty | Kind::Cut | Kind::Tunnel(_) => Poll::Ready(None),
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.bytes_out = bytes.len() as u64;
@@ -474,9 +534,17 @@ impl http_body::Body for Body {
                 this.cut(cut.end());
                 Poll::Ready(Some(Err(cut)))
             }
+            Kind::App(Stream { age: Age::Old(fate), .. }) if fate.heed(cx) == Say::Cut => {
+                this.cut(End::Outlawed);
+                Poll::Ready(Some(Err(Cut::Outlawed)))
+            }
             Kind::App(stream) => match stream.poll_bound(this.bound.as_deref_mut(), cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     stream.quiet = None;
+                    stream.frames = stream.frames.wrapping_add(1);
+                    if stream.frames.is_multiple_of(Stream::LOOK) && stream.age.due().is_some_and(|due| Instant::now() >= due) {
+                        stream.age.comes(this.hook.as_mut());
+                    }
                     let whole = stream.incoming.is_end_stream() && this.bound.as_ref().is_none_or(|bound| bound.is_even());
                     this.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64);
                     if whole {
@@ -496,7 +564,7 @@ impl http_body::Body for Body {
                     Poll::Pending
                 }
                 Poll::Pending if this.bound.as_ref().is_some_and(|bound| bound.held() > 0) => Poll::Pending,
-                Poll::Pending if stream.poll_still(this.flow.as_deref(), cx).is_ready() => {
+                Poll::Pending if stream.poll_still(this.flow.as_deref(), this.hook.as_mut(), cx).is_ready() => {
                     this.cut(End::Cut);
                     Poll::Ready(Some(Err(Cut::Still)))
                 }
@@ -507,7 +575,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Empty => true,
+            Kind::Empty | Kind::Tunnel(_) => true,
             Kind::Full(_) | Kind::Breaking(_) | Kind::Cut => false,
             Kind::App(stream) => stream.incoming.is_end_stream() && self.bound.as_ref().is_none_or(|bound| bound.is_even()),
         }
@@ -515,7 +583,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Empty | Kind::Tunnel(_) => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::App(stream) => more_by(stream.incoming.size_hint(), self.bound.as_ref().map_or(0, |bound| bound.held())),
             Kind::Breaking(_) | Kind::Cut => SizeHint::default(),
@@ -524,6 +592,9 @@ impl http_body::Body for Body {
 }
 
 impl Stream {
+    /// Frames between two looks at the clock. An answer that comes faster than the client reads is never waited for.
+    const LOOK: u8 = 8;
+
     fn poll_bound(&mut self, bound: Option<&mut Bound>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match bound {
             None => self.poll_frame(cx),
@@ -536,12 +607,21 @@ impl Stream {
     }
 
     /// Ready when the app has sent nothing for the idle timeout while the request's body did not move either.
-    fn poll_still(&mut self, flow: Option<&Flow>, cx: &mut Context<'_>) -> Poll<()> {
-        let conn = &mut self.conn;
+    fn poll_still(&mut self, flow: Option<&Flow>, mut hook: Option<&mut Hook>, cx: &mut Context<'_>) -> Poll<()> {
         let mut since = *self.quiet.get_or_insert_with(Instant::now);
-        while conn.timer().poll(cx, since + self.idle).is_ready() {
+        loop {
+            // One timer for both: it moves on once a second at most, however many answers a connection carries.
+            let (idle, due) = (since + self.idle, self.age.due());
+            ready!(self.conn.timer().poll(cx, due.map_or(idle, |due| due.min(idle))));
+            if due.is_some_and(|due| due < idle) {
+                self.age.comes(hook.take());
+                if let Age::Old(fate) = &self.age {
+                    let _ = fate.heed(cx);
+                }
+                continue;
+            }
             let moved = flow.filter(|flow| !flow.ended.get()).map(|flow| flow.last.get()).filter(|last| *last > since);
-            let writes = conn.pulse().writes.get();
+            let writes = self.conn.pulse().writes.get();
             since = match moved {
                 Some(last) => last,
                 None if writes != self.writes => Instant::now(),
@@ -550,7 +630,6 @@ impl Stream {
             self.writes = writes;
             self.quiet = Some(since);
         }
-        Poll::Pending
     }
 }
 
@@ -560,6 +639,7 @@ impl fmt::Debug for Body {
             Kind::Empty => "empty",
             Kind::Full(_) => "full",
             Kind::App(_) => "app",
+            Kind::Tunnel(_) => "tunnel",
             Kind::Breaking(_) | Kind::Cut => "cut",
         };
         f.debug_struct("Body").field("kind", &kind).field("bytes_out", &self.bytes_out).finish_non_exhaustive()

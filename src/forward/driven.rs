@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -18,15 +19,41 @@ use super::io::Felt;
 use super::pool::Slot;
 use super::socket::Socket;
 
-type Connection = http1::Connection<TokioIo<Felt<Socket>>, RequestBody>;
+pub(super) type Stream = Felt<Socket>;
+type Connection = http1::Connection<TokioIo<Stream>, RequestBody>;
 
 #[derive(Debug)]
 pub(super) struct Driven {
     /// `None`: it ended, or a task of its own has it.
-    connection: Option<Box<(Connection, Slot)>>,
+    connection: Option<Box<Open>>,
     relay: Arc<Relay>,
     /// Wakes through the relay.
     waker: Waker,
+}
+
+#[derive(Debug)]
+struct Open {
+    connection: Connection,
+    slot: Slot,
+    /// What is kept of it when it is over.
+    keep: Keep,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    Nothing,
+    /// An upgrade was asked for: the stream below.
+    Stream,
+    /// It is over, and the stream is there.
+    Kept,
+}
+
+/// What an app's 101 leaves: the stream below HTTP, the bytes that came behind the head, and the place among the server's connections.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) stream: Stream,
+    pub(super) behind: Bytes,
+    pub(super) slot: Slot,
 }
 
 /// Wakes whoever drives the connection now. What is woken while it is driven is found by the one who drives, without a round through the runtime.
@@ -57,7 +84,7 @@ impl Driven {
     pub(super) fn new(connection: Connection, slot: Slot) -> Self {
         let relay = Arc::new(Relay::default());
         let waker = Waker::from(Arc::clone(&relay));
-        Self { connection: Some(Box::new((connection, slot))), relay, waker }
+        Self { connection: Some(Box::new(Open { connection, slot, keep: Keep::Nothing })), relay, waker }
     }
 
     /// Polls `wanted` and the connection until `wanted` is ready or neither gets any further; then the task is woken when either might.
@@ -86,10 +113,39 @@ impl Driven {
         result
     }
 
-    fn poll_connection(connection: &mut Option<Box<(Connection, Slot)>>, cx: &mut Context<'_>) {
+    /// The request that is sent next asks for an upgrade.
+    pub(super) fn may_leave(&mut self) {
+        if let Some(open) = &mut self.connection {
+            open.keep = Keep::Stream;
+        }
+    }
+
+    /// The app stays with HTTP.
+    pub(super) fn stays(&mut self) {
+        match &mut self.connection {
+            Some(open) if open.keep == Keep::Kept => self.connection = None,
+            Some(open) => open.keep = Keep::Nothing,
+            None => {}
+        }
+    }
+
+    /// After an app's 101, with whose head the connection is over for HTTP. `None`: it failed at that.
+    pub(super) fn leave(&mut self) -> Option<Left> {
+        let open = self.connection.take().filter(|open| open.keep == Keep::Kept)?;
+        let Open { connection, slot, .. } = *open;
+        let http1::Parts { io, read_buf, .. } = connection.into_parts();
+        Some(Left { stream: io.into_inner(), behind: read_buf, slot })
+    }
+
+    fn poll_connection(connection: &mut Option<Box<Open>>, cx: &mut Context<'_>) {
         if let Some(open) = connection
-            && let Poll::Ready(result) = Pin::new(&mut open.0).poll(cx)
+            && open.keep != Keep::Kept
+            && let Poll::Ready(result) = Pin::new(&mut open.connection).poll(cx)
         {
+            if open.keep == Keep::Stream && result.is_ok() {
+                open.keep = Keep::Kept;
+                return;
+            }
             // Whom an error concerns learns it from the request or the body that it cut.
             if let Err(error) = result {
                 tracing::debug!(%error, "upstream connection ended");

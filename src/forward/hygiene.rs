@@ -10,7 +10,7 @@ use super::body::RequestBody;
 use super::failure::{Broken, Failure};
 use super::{Order, cookies};
 use crate::record::hex;
-use crate::request::hop;
+use crate::request::{Upgrade, hop};
 
 static DEVICE_ID: HeaderName = HeaderName::from_static("vestibule-device-id");
 static DEVICE_CLASS: HeaderName = HeaderName::from_static("vestibule-device-class");
@@ -76,6 +76,15 @@ pub(super) fn toward_app(head: &mut request::Parts, order: &Order<'_>, host: Opt
     for (name, value) in identity.fingerprints.iter().chain(&identity.certificate) {
         headers.insert(name, value.clone());
     }
+    if let Some(upgrade) = order.upgrade {
+        switch(headers, upgrade);
+    }
+}
+
+/// Our own fields, in place of those that ended here.
+fn switch(headers: &mut HeaderMap, upgrade: &Upgrade) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, upgrade.protocol.clone());
 }
 
 /// The head as HTTP/2 has it: what `toward_app` made, less the fields that are of HTTP/1.1's connection alone (RFC 9113 section 8.2.2). `secure`: by
@@ -283,10 +292,9 @@ fn is_tracestate(headers: &HeaderMap) -> bool {
 }
 
 /// Makes a response's head fit to pass on, or says why it may not: its framing could be read in two ways.
-pub(super) fn toward_client(head: &mut response::Parts, no_store: bool) -> Result<(), Failure> {
-    // We never ask an app to upgrade; a tunnel that nobody asked for would carry bytes that no policy saw.
+pub(super) fn toward_client(head: &mut response::Parts, no_store: bool, upgrade: Option<&Upgrade>) -> Result<(), Failure> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failure::Broken(Broken::Framing("the app switched protocols unasked")));
+        return toward_tunnel(&mut head.headers, upgrade).map_err(|why| Failure::Broken(Broken::Framing(why)));
     }
     let headers = &mut head.headers;
     sound(headers).map_err(|why| Failure::Broken(Broken::Framing(why)))?;
@@ -296,6 +304,17 @@ pub(super) fn toward_client(head: &mut response::Parts, no_store: bool) -> Resul
         headers.remove(PRAGMA);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
+    Ok(())
+}
+
+/// A tunnel that nobody asked for would carry bytes that no policy saw.
+fn toward_tunnel(headers: &mut HeaderMap, upgrade: Option<&Upgrade>) -> Result<(), &'static str> {
+    let upgrade = upgrade.ok_or("the app switched protocols unasked")?;
+    upgrade.is_agreed(headers)?;
+    hop::strip_response(headers);
+    // RFC 9110 section 8.6: no 1xx has one.
+    headers.remove(CONTENT_LENGTH);
+    switch(headers, upgrade);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use super::balance::stable_hash;
 use super::{Ends, Lanes};
 use crate::model::{Effect, Host};
 use crate::policy::AppId;
+use crate::request::Upgrade;
 
 /// One request's delivery.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,8 @@ pub struct Order<'a> {
     pub request_id: &'a HeaderValue,
     pub identity: &'a Identity,
     pub bounds: &'a Bounds,
+    /// What the app is asked to switch to. `None` for nearly all.
+    pub upgrade: Option<&'a Upgrade>,
 }
 
 impl Order<'_> {

@@ -8,18 +8,21 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, request};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use smallvec::smallvec;
 
 use super::arriving::Arriving;
 use super::balance::Rank;
-use super::body::{Body, Fault, Flow, RequestBody, Rest};
+use super::body::{Body, Fault, Flow, RequestBody};
 use super::bound::Bound;
+use super::expect::Expecting;
 use super::failure::{Broken, Failure};
 use super::http2;
 use super::pool::Conn;
+use super::rest::Rest;
+use super::tunnel::Tunnel;
 use super::upstreams::{App, Target, Upstreams};
 use super::{Order, balance, hygiene, response};
 use crate::config::Balance;
@@ -69,13 +72,18 @@ pub fn send<'a>(
             match exchange.with(order, target).await {
                 Tried::Answered(response, conn) => {
                     let (mut head, incoming) = response.into_parts();
-                    hygiene::toward_client(&mut head, permit.merged().no_store).inspect_err(|why| exchange.app.unanswered(target, why))?;
+                    hygiene::toward_client(&mut head, permit.merged().no_store, order.upgrade)
+                        .inspect_err(|why| exchange.app.unanswered(target, why))?;
                     target.place.fitness.answered();
                     target.counts.answered.add(1);
                     let upstream = begun.elapsed();
+                    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                        let body = exchange.leave(conn, order, &permit)?;
+                        return Ok(Sent { response: Response::from_parts(head, body), upstream });
+                    }
                     let refused = response::restrict(&mut head, permit.merged(), order.bounds);
                     let bound = Bound::new(permit.merged(), order.bounds);
-                    let body = Body::of_app(incoming, conn, exchange.flow.take(), (exchange.app.timeouts.idle, bound));
+                    let body = Body::of_app(incoming, conn, exchange.flow.take(), (exchange.app.timeouts.idle, bound), begun);
                     if let Some(key) = refused {
                         return Err(Failure::Restricted { key, upstream });
                     }
@@ -179,6 +187,7 @@ impl<'a> Exchange<'a> {
             drop(Rest::of(incoming, version));
             return Err(Failure::BodyTooLarge { limit });
         }
+        let expecting = if empty { None } else { Expecting::of(&head.headers, version) };
         // There the app may be the one whose turn it is.
         let grpc = !empty && head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         let (at, target, rank) = app.pick(|| order.key(), &[], begun).ok_or_else(|| Failure::Unreachable(all_down()))?;
@@ -193,16 +202,20 @@ impl<'a> Exchange<'a> {
         if let Some(copied) = &mut again {
             copied.trace = head.headers.get(&hygiene::TRACEPARENT).cloned();
         }
-        let (body, flow) =
-            RequestBody::new(incoming, version, (limit.unwrap_or(u64::MAX), app.request_trailers, order.bounds.lanes.as_ref()), begun);
+        let bounds = (limit.unwrap_or(u64::MAX), app.request_trailers, order.bounds.lanes.as_ref());
+        let (body, flow) = RequestBody::new(incoming, version, bounds, begun);
         if let Some(flow) = &flow
             && !grpc
         {
             flow.trickle.hold_to(upstreams.floor);
         }
+        let request = match expecting {
+            Some(expecting) => body.expect(expecting, head),
+            None => Request::from_parts(head, body),
+        };
         Ok(Self {
             begun: Some(begun),
-            request: Some(Request::from_parts(head, body)),
+            request: Some(request),
             flow,
             again,
             app,
@@ -289,6 +302,11 @@ impl<'a> Exchange<'a> {
                 }
                 continue;
             }
+            if order.upgrade.is_some()
+                && let Some((_, driven)) = conn.parts()
+            {
+                driven.may_leave();
+            }
             let reads = conn.pulse().reads.get();
             let mut patience = Patience { since: began, writes: conn.pulse().writes.get() };
             let mut sending = pin!(None);
@@ -306,7 +324,15 @@ impl<'a> Exchange<'a> {
                 }
             });
             let mut error = match answer.await {
-                Ok(Ok(response)) => return Tried::Answered(response.map(Arriving::Http1), conn),
+                Ok(Ok(response)) => {
+                    if order.upgrade.is_some()
+                        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+                        && let Some((_, driven)) = conn.parts()
+                    {
+                        driven.stays();
+                    }
+                    return Tried::Answered(response.map(Arriving::Http1), conn);
+                }
                 Ok(Err(error)) => error,
                 Err(failure) => return Tried::Failed(failure),
             };
@@ -403,6 +429,13 @@ impl<'a> Exchange<'a> {
                 Some(_) => return Poll::Ready(Failure::Timeout),
             }
         }
+    }
+
+    /// The app has switched protocols, as it was asked to.
+    fn leave(&self, mut conn: Conn, order: &Order<'_>, permit: &Permit) -> Result<Body, Failure> {
+        let left = conn.parts().and_then(|(_, driven)| driven.leave());
+        let left = left.ok_or(Failure::Broken(Broken::Framing("the app's connection ended as it switched protocols")))?;
+        Ok(Body::tunnel(Tunnel::new((left, conn.running.take()), order, permit.merged(), &self.app.timeouts)))
     }
 
     fn failed(&self, error: hyper::Error) -> Failure {

@@ -11,12 +11,12 @@ use tokio::time::timeout_at;
 use super::memo::Ruling;
 use super::restrict::mend;
 use super::{Ask, Conn, House, Unasked, notice, refused, restrict};
-use crate::forward::{self, Body, Failure, Order, Rest};
+use crate::forward::{self, Body, Broken, Failure, Order, Rest};
 use crate::model::{Effect, RestrictionKey};
 use crate::policy::{AppId, Permit};
 use crate::portal::{self, App, By, Form, Refusal};
 use crate::record::{Case, Labels, Visit, own};
-use crate::request::wants_upgrade;
+use crate::request::{Upgrade, wants_upgrade};
 
 /// Answers what is not decided, and records it under no app: the label of what a stranger asks for must not grow with what strangers ask for.
 pub fn turn_away(conn: &Conn, house: &House, request: Request<Incoming>, unasked: &Unasked, visit: &mut Visit) -> Response<Body> {
@@ -39,10 +39,11 @@ pub fn turn_away(conn: &Conn, house: &House, request: Request<Incoming>, unasked
         Unasked::NoApp => Refusal::NoApp,
         Unasked::Upgrade => Refusal::Upgrade { app: None },
         Unasked::LogUnavailable => Refusal::LogUnavailable { app: None },
-        Unasked::Redirect(to) => return redirect(to),
+        Unasked::Redirect(to) => return ours(redirect(to), &request),
         Unasked::Noticed(noticed) => {
+            let answer = ours(noticed.answer(), &request);
             drop(Rest::of(request.into_body(), version));
-            return noticed.answer();
+            return answer;
         }
     };
     let mut answer = page(&refusal, request, visit);
@@ -66,10 +67,8 @@ fn redirect(to: &str) -> Response<Body> {
 
 /// A page of our own, in the form that the client asked for.
 pub fn page(refusal: &Refusal<'_>, request: Request<Incoming>, visit: &Visit) -> Response<Body> {
-    let mut answer = own_page(refusal, visit, (Form::wanted(request.headers()), request.method() == Method::HEAD));
-    if wants_upgrade(request.headers(), request.method()) {
-        ends_here(request.version(), &mut answer);
-    }
+    let answer = own_page(refusal, visit, (Form::wanted(request.headers()), request.method() == Method::HEAD));
+    let answer = ours(answer, &request);
     let version = request.version();
     drop(Rest::of(request.into_body(), version));
     answer
@@ -100,6 +99,14 @@ pub fn blocked<'a>(
     Refusal::Blocked { policy: &house.rules.policy, decision: &ruling.decision, standing: &ruling.standing, now, host: &ask.host, mend }
 }
 
+/// An answer that is not the app's.
+pub fn ours(mut answer: Response<Body>, request: &Request<Incoming>) -> Response<Body> {
+    if wants_upgrade(request.headers(), request.method()) {
+        ends_here(request.version(), &mut answer);
+    }
+    answer
+}
+
 /// What follows on this HTTP/1 connection may not be what the client meant to be read as a request: of another protocol, after an upgrade.
 fn ends_here(version: Version, answer: &mut Response<Body>) {
     if version < Version::HTTP_2 {
@@ -112,7 +119,7 @@ pub async fn send(
     conn: &Conn,
     house: &House,
     (permit, ask, ruling): (Permit, &Ask, &Rc<Ruling>),
-    request: Request<Incoming>,
+    (request, upgrade): (Request<Incoming>, Option<Box<Upgrade>>),
     visit: &mut Visit,
 ) -> Response<Body> {
     let request_id = match conn.request_id(request.headers()) {
@@ -129,7 +136,9 @@ pub async fn send(
         request_id: &request_id,
         identity: &ruling.identity,
         bounds: &bounds,
+        upgrade: upgrade.as_deref(),
     };
+    let version = request.version();
     // The request goes away with its headers, and a refusal's form depends on some of them.
     let asked = (Form::wanted(request.headers()), request.method() == Method::HEAD);
     let mut work = pin!(forward::send(permit, &order, &house.upstreams, request));
@@ -140,11 +149,23 @@ pub async fn send(
             Ok(sent) => sent,
             Err(_) => {
                 visit.late();
-                return own_page(&Refusal::UpstreamTimeout { app: app(house, ruling.decision.app) }, visit, asked);
+                let mut answer = own_page(&Refusal::UpstreamTimeout { app: app(house, ruling.decision.app) }, visit, asked);
+                if upgrade.is_some() {
+                    ends_here(version, &mut answer);
+                }
+                return answer;
             }
         },
     };
-    match sent {
+    let sent = match sent {
+        // Over HTTP/2 such a status would tell the client that its WebSocket is open (RFC 8441 section 5).
+        Ok(sent) if version == Version::HTTP_2 && upgrade.is_some() && sent.response.status().is_success() => {
+            visit.upstream(sent.upstream);
+            Err(Failure::Broken(Broken::Framing("the app answered a WebSocket's opening as an ordinary request")))
+        }
+        sent => sent,
+    };
+    let mut answer = match sent {
         Ok(mut sent) => {
             visit.upstream(sent.upstream);
             if let Some(told) = &ruling.told {
@@ -153,7 +174,11 @@ pub async fn send(
             sent.response
         }
         Err(failure) => fail(conn, house, ruling, &failure, asked, visit),
+    };
+    if upgrade.is_some() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        ends_here(version, &mut answer);
     }
+    answer
 }
 
 fn fail(conn: &Conn, house: &House, ruling: &Rc<Ruling>, failure: &Failure, asked: (Form, bool), visit: &mut Visit) -> Response<Body> {

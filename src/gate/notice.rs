@@ -7,6 +7,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use super::answer::ours;
 use super::memo::Ruling;
 use super::{Ask, Conn, House, Unasked, instead};
 use crate::forward::{Body, NOTICE_COOKIES};
@@ -37,7 +38,7 @@ pub fn is_due(conn: &Conn, ruling: &Ruling, request: &Request<Incoming>) -> bool
         && !marks(headers, conn.door.https).any(|mark| mark == told.mark)
 }
 
-pub fn show(conn: &Conn, house: &House, (ask, ruling): (&Ask, &Ruling), visit: &mut Visit) -> Response<Body> {
+pub fn show(conn: &Conn, house: &House, (ask, ruling): (&Ask, &Ruling), request: &Request<Incoming>, visit: &mut Visit) -> Response<Body> {
     instead(conn, house, (ruling, &ruling.noticed), Reason::Notice, visit);
     let mark = ruling.told.as_ref().map_or("", |told| &told.mark);
     let (policy, decision) = (&house.rules.policy, &ruling.decision);
@@ -46,7 +47,7 @@ pub fn show(conn: &Conn, house: &House, (ask, ruling): (&Ask, &Ruling), visit: &
     let to = places.into_iter().flatten().find(|to| to.len() <= LONGEST && is_local(to)).unwrap_or("/");
     let action = format!("{PATH}?mark={mark}&to={}", portal::uri_encoded(to));
     let notice = Notice { policy, decision, standing: &ruling.standing, now: visit.now(), host: &ask.host, action: &action };
-    portal::notice(&notice, visit.id().as_str()).map(Body::full)
+    ours(portal::notice(&notice, visit.id().as_str()).map(Body::full), request)
 }
 
 /// The marks of notices that this browser was shown.

@@ -1,50 +1,70 @@
 //! What restrictions make of a request that the policy let pass.
 
 use http::Request;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 
 use super::memo::Ruling;
 use super::{Ask, Conn, House, refused};
+use crate::config::Protocol;
 use crate::forward::{Bounds, Lanes, Subject};
 use crate::model::RestrictionKey;
 use crate::policy::{FixId, Given, Http, Inputs};
 use crate::portal::{App, By, Refusal};
 use crate::record::Visit;
-use crate::request::wants_upgrade;
+use crate::request::{Upgrade, wants_upgrade};
 
-/// What refuses a request before anything of it goes to the app: an upgrade, which is not carried, and the restrictions that need no body. Methods and
-/// paths come before rates, so that what is refused for them costs no turn. Records what refuses.
+/// What refuses a request before anything of it goes to the app: an upgrade that the app does not permit, and the restrictions that need no body.
+/// Methods and paths come before rates, so that what is refused for them costs no turn. Records what refuses. Gives the upgrade that is left to ask
+/// the app for.
+///
+/// Where methods are restricted, what follows a switch is none of them. CONNECT stands for it, by which HTTP/2 asks for a WebSocket.
 pub fn restrict<'a>(
     conn: &Conn,
     house: &'a House,
     (ask, ruling): (&Ask, &'a Ruling),
     request: &Request<Incoming>,
     visit: &mut Visit,
-) -> Result<(), Refusal<'a>> {
+) -> Result<Option<Box<Upgrade>>, Refusal<'a>> {
     let (policy, decision) = (&house.rules.policy, &ruling.decision);
-    if wants_upgrade(request.headers(), request.method()) {
-        visit.failed("request.upgrade");
-        return Err(Refusal::Upgrade { app: Some(App { policy, id: decision.app }) });
-    }
+    let upgrade = if wants_upgrade(request.headers(), request.method()) {
+        let Some(upgrade) = upgrade(house, ask, request) else {
+            visit.failed("request.upgrade");
+            return Err(Refusal::Upgrade { app: Some(App { policy, id: decision.app }) });
+        };
+        Some(Box::new(upgrade))
+    } else {
+        None
+    };
     let restrictions = decision.done.restrictions;
     if restrictions.is_empty() {
-        return Ok(());
+        return Ok(upgrade);
     }
     let limits = restrictions.iter().map(|id| policy.restriction(id));
-    let (key, by) = if !policy.allows_method(&decision.merged, request.method().as_str()) {
+    let closed = |method: &str| !policy.allows_method(&decision.merged, method);
+    let (key, by) = if closed(request.method().as_str()) || (upgrade.is_some() && closed("CONNECT")) {
         (RestrictionKey::Methods, By::Method)
     } else if policy.path_refused(restrictions, ask.target.path()) {
         (RestrictionKey::Paths, By::Path)
     } else {
         match house.rules.rates.check(policy.app_name(decision.app), subject(conn, ruling), limits, visit.started()) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(upgrade),
             Err(later) => (RestrictionKey::Requests, By::Rate { retry_after: later.0 }),
         }
     };
     refused(conn, house, ruling, key, visit);
     let mend = Some(mend(conn, house, (ask, ruling), request, visit.now()));
     Err(Refusal::Restricted { policy, decision, by, now: visit.now(), mend })
+}
+
+/// `None`: none that the app permits, or none that could be carried. HTTP/2 has no such thing, so there is nothing to ask an app for that speaks it.
+fn upgrade(house: &House, ask: &Ask, request: &Request<Incoming>) -> Option<Upgrade> {
+    let route = house.rules.routes.get(ask.app.index()).filter(|route| route.upstream.protocol == Protocol::Http1)?;
+    if !request.body().is_end_stream() {
+        return None;
+    }
+    Upgrade::wished(request.headers(), request.method(), request.version(), &route.upgrades)
 }
 
 /// What would earn more than this ruling.

@@ -61,6 +61,12 @@ impl Conn {
         (Rc::clone(&sighted.sight), sighted.serial)
     }
 
+    /// The same, for claims of an earlier request; nothing is kept of it.
+    pub(super) fn sight_now(&self, house: &House, known: &Known, sides: &Sides, drift: bool, now: Instant) -> Sight {
+        let identification = self.identified(&mut self.state.borrow_mut().sighted, &house.rules);
+        Sight { drift, ..self.look(&house.rules, identification, known, sides, now) }
+    }
+
     /// The wire identified and nothing held against it: for a request of which nobody asked who sent it.
     pub(super) fn glance(&self, house: &House) -> Sight {
         let identification = self.identified(&mut self.state.borrow_mut().sighted, &house.rules);

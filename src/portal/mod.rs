@@ -64,7 +64,7 @@ pub enum Refusal<'a> {
     NoApp,
     /// 421: the certificate of this connection does not cover the host.
     Misdirected,
-    /// 501: upgrades and tunnels are not carried.
+    /// 501: an upgrade that the app does not permit, or a tunnel.
     Upgrade { app: Option<App<'a>> },
     /// 503 with Retry-After: no connection to the app.
     UpstreamUnreachable { app: App<'a> },

@@ -43,7 +43,7 @@ pub(super) fn upgrade<'a>() -> Page<'a> {
     Page::new(
         Kind::Upgrade,
         "This kind of connection is not supported here",
-        "Connections that stay open both ways (WebSocket) and tunnels are not carried.",
+        "The app does not permit this kind of connection, or it was not asked for in a way that can be carried.",
     )
     .code(Reason::Upgrade)
     .next("If a part of the app does not work because of this, tell the team that keeps it.")

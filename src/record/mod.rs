@@ -22,7 +22,7 @@ pub use self::line::{Connection, fragment, own};
 pub use self::log::{LogError, LogQueue, LogWriter};
 pub use self::past::{Again, Lack, Past};
 pub use self::shard::{Cell, Family, Timer, Writer};
-pub use self::visit::{Case, Cut, Labels, RequestId, Visit, hex};
+pub use self::visit::{Answered, Case, Cut, Labels, RequestId, Visit, hex};
 use crate::model::{Contradiction, Set};
 use names::{Kind, Metric};
 

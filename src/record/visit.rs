@@ -57,14 +57,22 @@ pub fn hex(value: u64) -> [u8; 16] {
 pub enum Cut {
     App,
     Client,
-    /// By a restriction, as the next.
+    /// By a restriction, as the next two.
     MaxResponse,
     MaxStream,
+    /// Of a tunnel, which has no request's body that could be refused.
+    MaxBody,
+    /// A tunnel in which nothing moved.
+    Tunnel,
+    /// The rules or the device's standing changed, and it may no longer run.
+    Changed,
+    /// A tunnel that did not end while the proxy drained.
+    Drain,
 }
 
 impl Cut {
     /// Those that are ours: counted.
-    pub const OURS: [Self; 2] = [Self::MaxResponse, Self::MaxStream];
+    pub const OURS: [Self; 6] = [Self::MaxResponse, Self::MaxStream, Self::MaxBody, Self::Tunnel, Self::Changed, Self::Drain];
 
     /// The log's `error`.
     pub const fn as_str(self) -> &'static str {
@@ -73,6 +81,10 @@ impl Cut {
             Self::Client => "client.cut",
             Self::MaxResponse => "restrict.max_response",
             Self::MaxStream => "restrict.max_stream",
+            Self::MaxBody => "restrict.max_body",
+            Self::Tunnel => "tunnel.idle",
+            Self::Changed => "decision.changed",
+            Self::Drain => "drain",
         }
     }
 }
@@ -323,18 +335,10 @@ impl Visit {
         });
     }
 
-    /// The answer begins. What is given back is to be called when its body ends, with the bytes of both bodies, and why it ended too early if it
-    /// did; dropped uncalled it closes the record all the same.
-    pub fn finish(mut self, status: StatusCode) -> impl FnOnce(u64, u64, Option<Cut>) {
+    /// The answer begins. Dropped without `ended` it closes the record all the same.
+    pub fn finish(mut self, status: StatusCode) -> Answered {
         self.edit(|open| open.status = status.as_u16());
-        move |bytes_in, bytes_out, cut| {
-            self.edit(|open| {
-                (open.bytes_in, open.bytes_out) = (bytes_in, bytes_out);
-                if let Some(cut) = cut {
-                    open.cut(cut);
-                }
-            });
-        }
+        Answered(self)
     }
 
     fn close(&mut self) {
@@ -377,6 +381,29 @@ impl Visit {
             done: Effect::Block,
         };
         Case::new(desk, &labels, line::cut(&labels))
+    }
+}
+
+/// The record of a request whose answer has begun.
+#[derive(Debug)]
+pub struct Answered(Visit);
+
+impl Answered {
+    /// With the bytes of both bodies, and why it ended too early if it did.
+    pub fn ended(&mut self, (bytes_in, bytes_out): (u64, u64), cut: Option<Cut>) {
+        self.0.edit(|open| {
+            (open.bytes_in, open.bytes_out) = (bytes_in, bytes_out);
+            if let Some(cut) = cut {
+                open.cut(cut);
+            }
+        });
+        self.0.close();
+    }
+
+    /// What was asked for, and the headers that rules name as `Visit::headers` got them.
+    pub fn asked(&self) -> Option<(&Method, &Host, &PathAndQuery, &[u8])> {
+        let open = self.0.0.as_ref()?;
+        Some((open.method.as_ref()?, open.host.as_ref()?, open.path.as_ref()?, &open.headers))
     }
 }
 

@@ -59,7 +59,9 @@ pub struct Watch {
     /// Framing fields of this head.
     length: Option<u64>,
     chunked: bool,
-    /// The name of the field being read, as far as a framing field's name goes.
+    /// The head asks to leave HTTP. What follows it may be of another protocol and passes as it is; the gate ends a connection that stays with HTTP.
+    leaves: bool,
+    /// The name of the field being read, as far as a framing field's name goes; of Upgrade, the value.
     name: [u8; NAME],
     named: usize,
 }
@@ -81,6 +83,7 @@ enum At {
     Other,
     Length,
     Coding,
+    Upgrade,
     Body(u64),
     ChunkSize(u64),
     ChunkExtension(u64),
@@ -145,7 +148,9 @@ impl Watch {
                     self.at = At::LineReturn;
                     1
                 }
-                b'c' | b'C' | b't' | b'T' => {
+                // Nearly every head has a User-Agent, and that one is none of them.
+                b'u' | b'U' if rest.get(1).is_some_and(|second| !matches!(second, b'p' | b'P')) => self.skip_line(rest, At::Line),
+                b'c' | b'C' | b't' | b'T' | b'u' | b'U' => {
                     self.named = 0;
                     self.at = At::Name;
                     self.step(rest)
@@ -173,6 +178,26 @@ impl Watch {
             }
             // hyper refuses a coding that does not end in `chunked`; `check` refuses the rest.
             At::Coding => self.skip_line(rest, At::Line),
+            At::Upgrade => {
+                match first {
+                    b'\n' => {
+                        let offer = self.name.get(..self.named).unwrap_or_default().trim_ascii();
+                        self.leaves |= !offer.eq_ignore_ascii_case(b"h2c");
+                        self.at = At::Line;
+                    }
+                    byte => match self.name.get_mut(self.named) {
+                        Some(slot) => {
+                            *slot = byte;
+                            self.named += 1;
+                        }
+                        None => {
+                            self.leaves = true;
+                            self.at = At::Other;
+                        }
+                    },
+                }
+                1
+            }
             At::Body(left) => {
                 let taken = left.min(all as u64);
                 self.at = if taken == left { At::Start } else { At::Body(left - taken) };
@@ -235,6 +260,9 @@ impl Watch {
                     } else if coding {
                         self.chunked = true;
                         self.at = At::Coding;
+                    } else if name == b"upgrade" {
+                        self.named = 0;
+                        self.at = At::Upgrade;
                     } else {
                         self.at = At::Other;
                     }
@@ -276,6 +304,7 @@ impl Watch {
 
     fn head_ends(&mut self) -> usize {
         self.at = match (self.chunked, self.length) {
+            _ if self.leaves => At::Lost,
             (true, _) => At::ChunkSize(0),
             (false, Some(length)) if length > 0 => At::Body(length),
             _ => At::Start,
@@ -377,6 +406,29 @@ mod tests {
         );
         for size in 1..=text.len() {
             assert_eq!(watched(&text, size), text.as_bytes(), "in {size}");
+        }
+    }
+
+    #[test]
+    fn what_follows_an_upgrade_passes_as_it_is() {
+        let behind = "GET /#a HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n";
+        let head = |fields: &str| format!("GET / HTTP/1.1\r\nuser-agent: a\r\nUpgrade-Insecure-Requests: 1\r\n{fields}\r\n{behind}");
+        for leaves in [
+            "Upgrade: websocket\r\n",
+            "UPGRADE:h2c, websocket\r\n",
+            "upgrade:\r\n",
+            "upgrade: h2c\r\nupgrade: a-protocol-with-a-long-name\r\n",
+        ] {
+            let text = head(leaves);
+            for size in 1..=text.len() {
+                assert_eq!(watched(&text, size), text.as_bytes(), "{leaves:?} in {size}");
+            }
+        }
+        for stays in ["", "Upgrade: h2c\r\n", "upgrade:\tH2C \r\n", "upgraded: websocket\r\n"] {
+            let text = head(stays);
+            for size in 1..=text.len() {
+                assert_ne!(watched(&text, size), text.as_bytes(), "{stays:?} in {size}");
+            }
         }
     }
 

@@ -1,14 +1,15 @@
 //! Fields that end at this hop, and fields that only we may set (RFC 9110 section 7.6.1).
 
 use http::header::{CONNECTION, HeaderName, TE, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, Method};
 use smallvec::SmallVec;
+
+use super::upgrade::is_h2c;
 
 /// Whether a request asks to leave HTTP as we speak it: CONNECT, or an `Upgrade`, whatever `Connection` says of it. An offer of nothing but
 /// HTTP/2 without TLS (`curl --http2` makes one) is no such wish: it is passed over and stripped, as RFC 9113 section 3.1 has it.
 pub fn wants_upgrade(headers: &HeaderMap, method: &Method) -> bool {
-    let h2c = |value: &HeaderValue| value.as_bytes().split(|b| *b == b',').all(|token| token.trim_ascii().eq_ignore_ascii_case(b"h2c"));
-    *method == Method::CONNECT || headers.iter().any(|(name, value)| *name == UPGRADE && !h2c(value))
+    *method == Method::CONNECT || headers.iter().any(|(name, value)| *name == UPGRADE && !is_h2c(value))
 }
 
 /// Removes from a request what `Connection` and `TE` name, the hop-by-hop fields, and every spelling of the fields that only we may set or that
@@ -170,6 +171,7 @@ fn begins(name: &[u8], want: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -395,6 +397,7 @@ mod tests {
         assert!(wants_upgrade(&map(&[("Upgrade", "h2c, websocket")]), &Method::GET));
         assert!(wants_upgrade(&map(&[("Upgrade", "h2c"), ("Upgrade", "websocket")]), &Method::GET));
         assert!(wants_upgrade(&map(&[("Upgrade", "")]), &Method::GET));
+        assert!(wants_upgrade(&map(&[("Upgrade", "h2c, h2c")]), &Method::GET), "as the watch over the bytes has it");
         assert!(!wants_upgrade(&map(&[("Upgrade", "h2c"), ("Connection", "upgrade, http2-settings")]), &Method::GET));
         assert!(!wants_upgrade(&map(&[("Upgrade", "H2C")]), &Method::GET));
         assert!(wants_upgrade(&map(&[]), &Method::CONNECT));

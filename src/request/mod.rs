@@ -6,6 +6,7 @@ pub mod framing;
 pub mod hop;
 mod host;
 mod path;
+pub mod upgrade;
 mod proxy_header;
 
 pub use forwarded::{Spoken, Via, client_cert, client_cert_fields, spoken};
@@ -13,6 +14,7 @@ pub use hop::wants_upgrade;
 pub use host::{Authority, authority_of, host};
 pub use path::{EncodedSlash, Parameters, PathOptions, Slashes, path};
 pub use proxy_header::{Progress, ProxyHeader, proxy_header};
+pub use upgrade::Upgrade;
 
 /// Why a request has no single meaning. Answered 400; the text is fit for a person and never repeats the request's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

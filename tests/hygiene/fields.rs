@@ -250,7 +250,7 @@ fn no_way_out_of_http_and_nothing_behind_a_refused_upgrade_is_read() {
     let world = World::new();
     let behind = "GET /smuggled HTTP/1.1\r\nHost: wiki.localhost\r\nConnection: close\r\n\r\n";
     for head in [
-        "GET /ws HTTP/1.1\r\nHost: wiki.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        "POST /ws HTTP/1.1\r\nHost: wiki.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
         "GET /ws HTTP/1.1\r\nHost: wiki.localhost\r\nUpgrade: websocket\r\n\r\n",
         "GET /ws HTTP/1.1\r\nHost: wiki.localhost\r\nConnection: Upgrade\r\nUpgrade: nothing-known\r\nSec-WebSocket-Version: 777\r\n\r\n",
         "GET /h2c HTTP/1.1\r\nHost: wiki.localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c, websocket\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
@@ -268,7 +268,13 @@ fn no_way_out_of_http_and_nothing_behind_a_refused_upgrade_is_read() {
     let mut h2 = world.h2();
     for fields in [
         vec![(":method", "CONNECT"), (":authority", "wiki.localhost:443")],
-        vec![(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":authority", "wiki.localhost"), (":path", "/ws")],
+        vec![
+            (":method", "CONNECT"),
+            (":protocol", "connect-udp"),
+            (":scheme", "https"),
+            (":authority", "wiki.localhost"),
+            (":path", "/ws"),
+        ],
     ] {
         let stream = h2.open(&fields, false);
         h2.write(&h2::frame(h2::DATA, 0, stream, behind.as_bytes()));
@@ -298,7 +304,7 @@ fn an_offer_of_http2_without_tls_is_passed_over_and_never_reaches_the_app() {
 }
 
 #[test]
-fn an_expected_continue_is_ours_to_give_and_only_when_the_policy_lets_the_body_come() {
+fn a_body_is_asked_for_only_when_the_policy_lets_it_come() {
     let world = World::new();
     let head = |path: &str| {
         format!("POST {path} HTTP/1.1\r\nHost: wiki.localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n")
@@ -308,7 +314,11 @@ fn an_expected_continue_is_ours_to_give_and_only_when_the_policy_lets_the_body_c
     let answer = world.plain(head("/admin").as_bytes());
     assert_eq!(status(&answer), 403, "refused without asking for the body: {answer}");
     let [received] = &world.received()[..] else { panic!("one request") };
-    assert_eq!((received.header("expect"), received.body.as_slice()), (vec![], &b"hello"[..]));
+    assert_eq!(
+        (received.header("expect"), received.body.as_slice()),
+        (vec!["100-continue".to_owned()], &b"hello"[..]),
+        "the app is asked as well"
+    );
 }
 
 /// Fields by which apps and frameworks let a proxy before them say what was asked for, by whom, or what may be skipped.

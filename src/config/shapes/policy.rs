@@ -12,7 +12,12 @@ pub static RESTRICTION: Shape = Shape {
     doc: "At least one key. Several restrictions merge to the tighter: methods and allowed paths intersect, denied paths unite, sizes and times take the \
           smaller, two rates both apply.",
     keys: &[
-        key("methods", Some(&Text("method")), Absent("any"), "Only these methods; others are refused with 403."),
+        key(
+            "methods",
+            Some(&Text("method")),
+            Absent("any"),
+            "Only these methods; others are refused with 403. What follows a switch of protocols is none of them: WebSockets are open where `CONNECT` stands here as well.",
+        ),
         key("paths", Kind::Shape(&PATHS), Absent("any"), "Only some paths of the app; others are refused with 403."),
         key("no_store", Flag, Default("false"), "Nothing stays in the browser's cache."),
         key(

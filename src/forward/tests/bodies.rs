@@ -47,11 +47,40 @@ fn a_post_without_body_says_so() {
 }
 
 #[test]
-fn expect_is_answered_here_and_the_body_still_comes() {
+fn a_body_is_asked_for_when_the_app_wants_it() {
+    worker(async {
+        let (want, wanted) = tokio::sync::oneshot::channel::<()>();
+        let wanted = Rc::new(RefCell::new(Some(wanted)));
+        let app = App::start(move |_, mut peer| {
+            let wanted = wanted.borrow_mut().take();
+            async move {
+                let head = peer.head().await;
+                assert_eq!(head.to_lowercase().matches("expect: 100-continue").count(), 1, "{head}");
+                wanted.unwrap().await.unwrap();
+                peer.write("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n").await;
+                assert_eq!(peer.take(5).await, "hello");
+                peer.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+                peer.rest().await;
+            }
+        })
+        .await;
+        let front = Setup::of(&[&app]).start().await;
+        let mut client = Peer::to(front.address).await;
+        client.write("POST / HTTP/1.1\r\nHost: wiki\r\nExpect: 100-Continue\r\nContent-Length: 5\r\n\r\n").await;
+        let early = tokio::time::timeout(Duration::from_millis(100), client.head()).await;
+        assert!(early.is_err(), "{early:?}");
+        want.send(()).unwrap();
+        assert_eq!(client.head().await, "HTTP/1.1 100 Continue\r\n\r\n");
+        client.write("hello").await;
+        assert!(client.head().await.starts_with("HTTP/1.1 200"));
+    });
+}
+
+#[test]
+fn an_app_that_knows_no_expectation_gets_the_body_all_the_same() {
     worker(async {
         let app = App::start(|_, mut peer| async move {
-            let head = peer.head().await;
-            assert!(!head.to_lowercase().contains("expect"), "{head}");
+            peer.head().await;
             assert_eq!(peer.take(5).await, "hello");
             peer.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
             peer.rest().await;
@@ -63,6 +92,24 @@ fn expect_is_answered_here_and_the_body_still_comes() {
         assert!(client.head().await.starts_with("HTTP/1.1 100"));
         client.write("hello").await;
         assert!(client.head().await.starts_with("HTTP/1.1 200"));
+    });
+}
+
+#[test]
+fn an_app_that_does_not_want_the_body_says_so_before_it_is_sent() {
+    worker(async {
+        let app = App::start(|_, mut peer| async move {
+            peer.head().await;
+            peer.write("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
+            assert_eq!(peer.rest().await, "", "not a byte of the body");
+        })
+        .await;
+        let front = Setup::of(&[&app]).start().await;
+        let mut client = Peer::to(front.address).await;
+        client.write("POST / HTTP/1.1\r\nHost: wiki\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 417 ") && answer.ends_with("\r\n\r\nno"), "{answer}");
+        assert_eq!(front.ended.borrow()[0].bytes_in, 0);
     });
 }
 

@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 
-use super::{Body, Bounds, Client, Ended, Failure, Identity, Order, Servers, Upstreams, send};
+use super::{Body, Bounds, Client, Ended, Failure, Identity, Order, Servers, Turn, Upstreams, send};
 use crate::config::FingerprintHeaders;
 use crate::config::{At, Balance, Ejection, HostHeader, Limits, Protocol, ProxyProtocol, Route, Server, Timeouts, Upstream, UpstreamTls};
 use crate::model::{Effect, Mode};
@@ -260,12 +260,19 @@ async fn gate(
         request_id: &request_id,
         identity: &identity,
         bounds: &bounds,
+        upgrade: None,
     };
     let upstreams = Rc::clone(&front.upstreams.borrow());
     Ok(match send(permit(merged), &order, &upstreams, request).await {
         Ok(sent) => {
             let ended = Rc::clone(&front.ended);
-            sent.response.map(|body| body.on_end(move |how| ended.borrow_mut().push(how)))
+            sent.response.map(|body| {
+                body.told(move |turn| {
+                    if let Turn::Ended(how) = turn {
+                        ended.borrow_mut().push(how);
+                    }
+                })
+            })
         }
         Err(failure) => {
             let status = match &failure {
