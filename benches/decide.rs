@@ -311,6 +311,7 @@ fn memoised(bencher: Bencher<'_, '_>, apps: u32) {
             told: None,
             noticed: Default::default(),
             mend: Default::default(),
+            assertion: Default::default(),
             permissions_policy: None,
             made,
         };

@@ -2,6 +2,7 @@
 
 mod answer;
 mod ask;
+mod assertion;
 mod conn;
 mod lasting;
 mod front;
@@ -11,6 +12,7 @@ mod notice;
 mod remember;
 mod restrict;
 mod sight;
+mod verdict;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -24,6 +26,7 @@ use hyper::body::Incoming;
 
 use self::answer::{blocked, page, send, turn_away};
 pub use self::ask::{Ask, Unasked};
+pub use self::assertion::{Keys, NoKey, Notary, Signer, VALID as ASSERTION_VALID};
 use self::conn::Known;
 pub use self::conn::{Conn, Door};
 pub use self::front::{Behind, Believed, Front};
@@ -31,6 +34,7 @@ use self::lasting::Lasting;
 use self::memo::{Question, Ruling};
 pub use self::middlebox::Middleboxes;
 use self::restrict::restrict;
+pub use self::verdict::answer as asked;
 use crate::config::{Fingerprints, Limits, Route};
 use crate::fingerprint::Known as Signatures;
 use crate::forward::{Body, Bounds, End, Identity, Rates, Servers, Turn, Upstreams, fingerprints};
@@ -64,6 +68,8 @@ pub struct Rules {
     pub memory: Arc<Memory>,
     pub rates: Arc<Rates>,
     pub servers: Arc<Servers>,
+    /// `None`: no app asks for assertions.
+    pub notary: Option<Notary>,
 }
 
 /// One worker's hold on the rules in force.
@@ -126,15 +132,19 @@ pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body
             }
         }
     };
-    let answer = ask_hints(answer, conn, &house);
-    let mut answered = visit.finish(answer.status()); // the only place that counts and logs
-    let (conn, rules) = (Rc::clone(conn), house.rules.serial);
+    let lasting = ruled.map(|ruling| (Rc::clone(conn), ruling, house.rules.serial));
+    counted(visit, ask_hints(answer, conn, &house), lasting)
+}
+
+/// Ends a visit with its answer, the only place that counts and logs; an answer that lasts is decided anew by what `lasting` says.
+fn counted(visit: Visit, answer: Response<Body>, lasting: Option<(Rc<Conn>, Rc<Ruling>, u64)>) -> Response<Body> {
+    let mut answered = visit.finish(answer.status());
     answer.map(|body| {
         body.told(move |turn| match turn {
             Turn::Ended(ended) => answered.ended((ended.bytes_in, ended.bytes_out), cut(ended.end)),
             Turn::Long(fate) => {
-                if let Some(ruling) = &ruled {
-                    conn.core.lasting.add(fate, &conn, (ruling, rules), &answered); // decided anew from now on
+                if let Some((conn, ruling, rules)) = &lasting {
+                    conn.core.lasting.add(fate, conn, (ruling, *rules), &answered);
                 }
             }
         })
@@ -226,6 +236,7 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
         case: Rc::clone(&case),
         refused: Default::default(),
         mend: Default::default(),
+        assertion: Default::default(),
         told,
         noticed: Default::default(),
         made: began,

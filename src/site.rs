@@ -5,6 +5,7 @@ mod heap;
 mod expiry;
 mod gauges;
 mod history;
+mod keys;
 mod office;
 mod pulse;
 mod sockets;
@@ -20,11 +21,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 pub use self::expiry::{Ending, endings};
 pub use self::heap::Heap;
 use self::history::{Historian, How};
+use self::keys::{KeyFolder, KeysError};
 use self::office::Office;
 use self::sockets::{Bound, adopt, hand_out, open_new, wanted};
 use self::supervisor::Supervisor;
@@ -52,6 +54,8 @@ pub enum Error {
     Bind { listener: String, addr: SocketAddr, source: io::Error },
     #[error("admin: cannot listen on {addr}: {source}")]
     Admin { addr: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     #[error(transparent)]
     Log(#[from] LogError),
     #[error(transparent)]
@@ -99,6 +103,8 @@ pub(crate) struct Site {
     taken: AtomicBool,
     supervisor: Supervisor,
     office: Mutex<Option<Office>>,
+    /// Where the keys of assertions are; `None` while no app wants any.
+    keys: ArcSwapOption<KeyFolder>,
     history: Mutex<Option<Historian>>,
     rounds: Mutex<Option<Rounds>>,
 }
@@ -151,12 +157,13 @@ pub fn start(path: &Path) -> Result<Running, Error> {
         Some(log) => Some(LogWriter::start(log, configuration.limits.log_queue, &record.decision_log)?),
         None => None,
     };
+    let keys = keys::folder(&configuration, None, &record)?;
     let rates = Arc::new(Rates::new(configuration.limits.rate_entries));
     record.log_to(log.as_ref().map(LogWriter::queue));
     let rules = Arc::new(ArcSwap::from_pointee(rules(
         &configuration,
         &entrances,
-        (posture, memory, rates, Servers::new(&configuration.routes, secure), Arc::default()),
+        (posture, memory, rates, Servers::new(&configuration.routes, secure), Arc::default(), keys.as_deref()),
         1,
     )));
     show_exceptions(&record, &configuration);
@@ -194,6 +201,7 @@ pub fn start(path: &Path) -> Result<Running, Error> {
         taken: AtomicBool::new(true),
         supervisor: Supervisor::new(),
         office: Mutex::new(None),
+        keys: ArcSwapOption::new(keys),
         record,
     });
     site.measure()?;
@@ -214,11 +222,16 @@ pub fn start(path: &Path) -> Result<Running, Error> {
 }
 
 /// What is wrong with the certificates, keys, CAs and CRLs that the configuration names: what `start` would refuse. At most one for a
-/// listener, and one for an app.
+/// listener, one for whom it believes, one for an app, and one for the keys of assertions.
 pub fn mistakes(configuration: &Configuration) -> Vec<Error> {
-    let tls = configuration.listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?)));
-    let of_listeners = tls.filter_map(|(name, tls)| Setup::load(tls).err().map(|source| Error::Tls { listener: name.clone(), source }));
-    of_listeners.chain(Secure::mistakes(&configuration.routes).into_iter().map(Error::Insecure)).collect()
+    let of_listeners = configuration.listeners.iter().flat_map(|listener| {
+        let tls = listener.tls.as_ref().and_then(|tls| Setup::load(tls).err());
+        let vouching = listener.forwarded.as_ref().and_then(|forwarded| Vouching::load(forwarded).err());
+        tls.into_iter().chain(vouching).map(|source| Error::Tls { listener: listener.name.clone(), source })
+    });
+    let of_apps = Secure::mistakes(&configuration.routes).into_iter().map(Error::Insecure);
+    let of_keys = keys::wanted(configuration).then(|| keys::check(&configuration.assertion).err()).flatten().map(Error::Keys);
+    of_listeners.chain(of_apps).chain(of_keys).collect()
 }
 
 impl Running {
@@ -388,6 +401,7 @@ impl Site {
             Some(log) if !same_log => Some(LogWriter::start(log, configuration.limits.log_queue, &self.record.decision_log)?),
             _ => None,
         };
+        let keys = keys::folder(&configuration, self.keys.load_full(), &self.record)?;
         let opened = open_new(&configuration, state.bound.iter())?;
         // Nothing can fail from here on.
         let mut left = std::mem::take(&mut state.bound);
@@ -419,8 +433,9 @@ impl Site {
         let serial = current.serial + 1;
         let servers = current.servers.next(&configuration.routes, secure);
         memory.limit(configuration.fingerprints.memory);
-        let rules =
-            rules(&configuration, &entrances, (posture, memory, rates, Arc::clone(&servers), Arc::clone(&current.middleboxes)), serial);
+        let lasting = (posture, memory, rates, Arc::clone(&servers), Arc::clone(&current.middleboxes), keys.as_deref());
+        let rules = rules(&configuration, &entrances, lasting, serial);
+        self.keys.store(keys);
         self.entrances.store(Arc::new(entrances));
         self.rules.store(Arc::new(rules));
         if let Some(rounds) = &*held(&self.rounds) {
@@ -508,12 +523,12 @@ impl fmt::Debug for Site {
 }
 
 /// What rules share with the rules before and after them.
-type Lasting = (Arc<Posture>, Arc<Memory>, Arc<Rates>, Arc<Servers>, Arc<Middleboxes>);
+type Lasting<'a> = (Arc<Posture>, Arc<Memory>, Arc<Rates>, Arc<Servers>, Arc<Middleboxes>, Option<&'a KeyFolder>);
 
 fn rules(
     configuration: &Configuration,
     entrances: &Entrances,
-    (posture, memory, rates, servers, middleboxes): Lasting,
+    (posture, memory, rates, servers, middleboxes, keys): Lasting<'_>,
     serial: u64,
 ) -> Rules {
     let trust = entrances.iter().filter_map(|(name, entrance)| {
@@ -537,6 +552,7 @@ fn rules(
         memory,
         rates,
         servers,
+        notary: keys.map(|keys| keys.notary(&configuration.assertion)),
     }
 }
 
@@ -551,16 +567,18 @@ fn entrances(configuration: &Configuration, before: &Entrances) -> Result<Entran
             None => None,
         };
         let redirect_port = listener.redirect_to_https.then_some(https);
-        let door = Arc::new(Door { listener: Arc::clone(&name), https: tls.is_some(), redirect_port });
+        let door =
+            Arc::new(Door { listener: Arc::clone(&name), https: tls.is_some(), redirect_port, asked: listener.forward_auth.is_some() });
         let balancers = listener.proxy_protocol.as_deref().map(Arc::from);
-        let (believed, vouching) = match &listener.forwarded {
-            Some(forwarded) => {
-                let Vouching { trust, expiries } =
-                    Vouching::load(forwarded).map_err(|source| Error::Tls { listener: listener.name.clone(), source })?;
-                (Some(Arc::new(Believed { trusted: forwarded.trusted.clone(), trust })), expiries)
-            }
-            None => (None, Vec::new()),
-        };
+        let vouching = listener.forwarded.as_ref().map(Vouching::load).transpose();
+        let vouching = vouching.map_err(|source| Error::Tls { listener: listener.name.clone(), source })?;
+        // Without a word on device certificates none is believed: it takes a proxy that lets no client send its own.
+        let (trust, vouching) = vouching.map_or_else(Default::default, |vouching| (vouching.trust, vouching.expiries));
+        let believed = (listener.forwarded.is_some() || listener.forward_auth.is_some()).then(|| {
+            let askers = listener.forward_auth.clone().unwrap_or_default();
+            let trusted = listener.forwarded.iter().flat_map(|forwarded| &forwarded.trusted).chain(&askers).copied().collect();
+            Arc::new(Believed { trusted, askers, trust })
+        });
         Ok((name, Arc::new(Entrance { door, tls, balancers, believed, vouching })))
     };
     configuration.listeners.iter().map(entrance).collect()

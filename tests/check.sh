@@ -34,11 +34,11 @@ step() { # step NAME COMMAND...
 programs=(
     curl=curl openssl=openssl python3=python3 chromium=chromium nginx=nginx-light
     firefox-esr=firefox-esr wget=wget node=nodejs java=openjdk-17-jdk-headless javac=openjdk-17-jdk-headless
-    gcc=gcc git=git shellcheck=shellcheck ip=iproute2 faketime=faketime
+    caddy=caddy gcc=gcc git=git shellcheck=shellcheck ip=iproute2 faketime=faketime
     haproxy=haproxy testssl=testssl.sh slowhttptest=slowhttptest h2load=nghttp2-client nghttp=nghttp2-client
 )
 # The real clients and servers that the tests drive. A test that drives one leaves a mark; without its mark the run fails.
-driven=(curl openssl python3 chromium nginx firefox-esr wget node java haproxy testssl slowhttptest h2load nghttp faketime)
+driven=(curl openssl python3 chromium nginx caddy firefox-esr wget node java haproxy testssl slowhttptest h2load nghttp faketime)
 
 rust_components() {
     if cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1; then return 0; fi

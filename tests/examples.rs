@@ -20,7 +20,7 @@ use vestibule::model::{
 use vestibule::policy::{Given, Http, Inputs, Policy};
 use vestibule::request;
 
-const EXAMPLES: [&str; 8] = [
+const EXAMPLES: [&str; 9] = [
     "observe-first.yaml",
     "four-classes.yaml",
     "contractors.yaml",
@@ -28,6 +28,7 @@ const EXAMPLES: [&str; 8] = [
     "lost-device.yaml",
     "high-security.yaml",
     "behind-a-balancer.yaml",
+    "behind-nginx.yaml",
     "line-of-business/vestibule.yaml",
 ];
 
@@ -318,6 +319,33 @@ fn a_lost_device_gets_nothing() {
     }
     let suspected = |device: &mut Device| device.tags = vec!["loan".to_owned(), "suspected".to_owned()];
     assert_eq!(decided(Visit::of(suspected, "mdm", &[])), "restrict [private read-only short]");
+}
+
+#[test]
+fn behind_nginx_nothing_is_asked_that_nginx_cannot_keep() {
+    let decided = |visit: Visit| visit.decided("behind-nginx.yaml", "wiki");
+    assert_eq!(decided(Visit::of(corporate, "mdm", &[("screen_lock", true)])), "forward []");
+    assert_eq!(decided(Visit::of(corporate, "mdm", &[])), "restrict [pages read-only slow]");
+    assert_eq!(decided(Visit::stranger()), "block []");
+    assert_eq!(decided(Visit { peer: "10.1.2.3", path: "/help/wifi", ..Visit::stranger() }), "forward []");
+    // Over its listener, as nginx asks: what passes there passes whole.
+    let lab = shipped();
+    let text = std::fs::read_to_string(here("config/examples/behind-nginx.yaml")).unwrap();
+    let file = lab.path("config/examples/behind-nginx.yaml");
+    std::fs::create_dir_all(lab.path("data")).unwrap();
+    std::fs::write(&file, format!("{}\nadmin: {{bind: \"127.0.0.1:0\"}}\n", text.replace("127.0.0.1:9480", "127.0.0.1:0"))).unwrap();
+    let proxy = Proxy::start(&lab.path("config/examples"), &file);
+    let ask = |client: &str, path: &str| {
+        let fields = [("Method", "GET"), ("Uri", path), ("Host", "wiki.corp.example"), ("Proto", "https"), ("For", client)];
+        let curl = fields
+            .iter()
+            .fold(Curl::at(proxy.addr("questions")), |curl, (name, value)| curl.header(&format!("X-Forwarded-{name}: {value}")));
+        curl.get("http://127.0.0.1/.well-known/vestibule/auth_request")
+    };
+    let help = ask("10.1.2.3", "/help/wifi");
+    assert_eq!((help.status, help.header("vestibule-device-class")), (200, Some("blind")));
+    assert!(help.header("vestibule-jwt-assertion").is_some_and(|assertion| assertion.split('.').count() == 3));
+    assert_eq!((ask("10.1.2.3", "/").status, ask("192.0.2.1", "/help/wifi").status), (403, 403));
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl World {
             app("checked", &format!("http://localhost:{}", origin.address().port()), "", managed)
                 .replace("timeouts:", "health: {path: /, every: 100ms}, timeouts:"),
             app("tight", &server, "", "{name: tight, then: restrict, with: [tight]}"),
-            app("spare", &server, "", r#"{name: fit, when: {tier: ">= healthy"}, then: forward}"#),
+            app("spare", &server, "assertion: true,", r#"{name: fit, when: {tier: ">= healthy"}, then: forward}"#),
         ];
         let config = Config::new(&origin)
             .set("apps", &apps.concat())
@@ -354,6 +354,13 @@ fn every_metric_moves() {
     seen.becomes(&world, &names::STALLED_WORKERS, &[], 0.0);
     seen.becomes(&world, &names::DRAINING, &[], 0.0);
     seen.becomes(&world, &names::UPGRADES, &[("result", "failure")], 0.0);
+
+    // Assertions, and the key that signs them.
+    assert_eq!(world.curl().device(laptop).get("https://spare.corp.example/").status, 200);
+    seen.reaches(&world, &names::ASSERTIONS, &[("result", "signed")], 1.0);
+    seen.reaches(&world, &names::ASSERTION_KEYS, &[("event", "made")], 1.0);
+    let due = seen.reaches(&world, &names::ASSERTION_KEY_DUE, &[], 1.0).sum(names::ASSERTION_KEY_DUE.name, &[]);
+    assert!((due - now() - 30.0 * 86400.0).abs() < 3600.0, "{due}");
 
     // Certificates and the revocation list, each with its end.
     let metrics = world.proxy.metrics();

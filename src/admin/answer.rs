@@ -15,10 +15,12 @@ use prometheus::{Encoder, TextEncoder};
 use tracing::error;
 
 use super::{BODY, State};
+use crate::model::jwks;
 
 const PATHS: &str = "/metrics  metrics in the Prometheus text format\n\
                      /livez    200 as long as the program serves\n\
                      /readyz   200 when it is ready for traffic, else 503 and why not\n\
+                     /.well-known/vestibule/jwks.json  the public keys of assertions, where an app asks for them\n\
                      /api/v1/devices/blind  devices without a record, grouped by what they show, as JSON\n\
                      /api/v1/policy    the policy in force, as JSON\n\
                      /api/v1/servers   the servers of all apps: which take requests, and what checks said, as JSON\n\
@@ -34,6 +36,7 @@ pub fn router(state: State, local: IpAddr) -> Router {
         .route("/metrics", get(metrics))
         .route("/livez", get(async || text(StatusCode::OK, "ok\n")))
         .route("/readyz", get(ready))
+        .route(jwks::PATH, get(keys))
         .route("/api/v1/devices/blind", get(blind))
         .route("/api/v1/policy", get(policy))
         .route("/api/v1/servers", get(servers))
@@ -66,6 +69,14 @@ async fn blind(Extract(state): Extract<State>) -> Response {
     match (state.blind)().await {
         Some(census) => answer(StatusCode::OK, "application/json", census),
         None => text(StatusCode::SERVICE_UNAVAILABLE, "the device store cannot be read; the log says why\n"),
+    }
+}
+
+/// As at the edge: apps on this machine need no way through it.
+async fn keys(Extract(state): Extract<State>) -> Response {
+    match (state.jwks)() {
+        Some(set) => ([(CACHE_CONTROL, jwks::CACHE_CONTROL)], answer(StatusCode::OK, jwks::TYPE, set)).into_response(),
+        None => text(StatusCode::NOT_FOUND, "no app asks for assertions\n"),
     }
 }
 
@@ -123,7 +134,7 @@ async fn guard(local: IpAddr, request: Request, next: Next) -> Response {
         Ok(_) => next.run(request).await,
     };
     let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     response

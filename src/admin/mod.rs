@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -49,6 +50,8 @@ pub struct State {
     pub policy: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// The servers of all apps as JSON. `None`: the program is stopping. It must not block.
     pub servers: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    /// The public keys of assertions, a JSON Web Key Set; `None`: no app wants any. It must not block.
+    pub jwks: Arc<dyn Fn() -> Option<Bytes> + Send + Sync>,
     /// Takes the configuration's files anew: what changed, or why they are not taken, as JSON. `None`: the program is stopping.
     pub reload: Arc<dyn Fn() -> Reloading + Send + Sync>,
 }
@@ -156,6 +159,10 @@ mod tests {
             blind: Arc::new(move || told(&asked)),
             policy: Arc::new(|| Some("{\"revision\":\"a\"}\n".to_owned())),
             servers: Arc::new(|| Some("{\"apps\":[]}\n".to_owned())),
+            jwks: {
+                let missing = Arc::clone(&missing);
+                Arc::new(move || missing.lock().unwrap().is_empty().then(|| Bytes::from_static(b"{\"keys\":[]}")))
+            },
             reload: {
                 let (missing, reloads) = (Arc::clone(&missing), Arc::clone(&reloads));
                 Arc::new(move || {

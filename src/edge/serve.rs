@@ -397,7 +397,10 @@ async fn answer(conn: &Rc<Conn>, asked: Asked, request: Request<Incoming>) -> Re
     let Asked { mut busy, last } = asked;
     #[cfg(test)]
     super::testing::fault(request.headers());
-    let response = gate::visit(conn, request).await;
+    let response = match conn.door.asked {
+        false => gate::visit(conn, request).await,
+        true => Box::pin(gate::asked(conn, request)).await,
+    };
     busy.asked(true);
     Ok(response.map(|body| Answered { body, busy, last }))
 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, re
 
 use super::body::RequestBody;
 use super::failure::{Broken, Failure};
-use super::{Order, cookies};
+use super::{Identity, Order, cookies};
 use crate::record::hex;
 use crate::request::{Upgrade, hop};
 
@@ -17,6 +17,7 @@ static DEVICE_CLASS: HeaderName = HeaderName::from_static("vestibule-device-clas
 static TIER: HeaderName = HeaderName::from_static("vestibule-tier");
 static DECISION: HeaderName = HeaderName::from_static("vestibule-decision");
 static RESTRICTIONS: HeaderName = HeaderName::from_static("vestibule-restrictions");
+pub(super) static ASSERTION: HeaderName = HeaderName::from_static("vestibule-jwt-assertion");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -25,7 +26,7 @@ pub(super) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// As many fields as `toward_app` sets at most, fingerprints and certificates left out.
-const OURS: usize = 13;
+const OURS: usize = 14;
 
 /// Rewrites a request's head in place. `length` is the body's, `None` when only its end will tell. `host` is the Host that the app receives,
 /// `None` for the client's own in canonical form.
@@ -63,7 +64,24 @@ pub(super) fn toward_app(head: &mut request::Parts, order: &Order<'_>, host: Opt
     headers.insert(&FORWARDED_FOR, order.client.peer().clone());
     headers.insert(&FORWARDED_PROTO, order.client.proto().clone());
     headers.insert(&REQUEST_ID, order.request_id.clone());
-    let identity = order.identity;
+    tell(order.identity, order.assertion, headers);
+    if let Some(upgrade) = order.upgrade {
+        switch(headers, upgrade);
+    }
+}
+
+/// What an app is told of the device, for a proxy that carries the request itself. Each name is there, empty where there is nothing to say: a proxy that
+/// copies what it gets replaces what the client sent.
+pub fn told(identity: &Identity, assertion: Option<&HeaderValue>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(OURS);
+    for name in [&DEVICE_ID, &RESTRICTIONS, &ASSERTION] {
+        headers.insert(name, HeaderValue::from_static(""));
+    }
+    tell(identity, assertion, &mut headers);
+    headers
+}
+
+fn tell(identity: &Identity, assertion: Option<&HeaderValue>, headers: &mut HeaderMap) {
     if let Some(device) = &identity.device {
         headers.insert(&DEVICE_ID, device.clone());
     }
@@ -73,11 +91,11 @@ pub(super) fn toward_app(head: &mut request::Parts, order: &Order<'_>, host: Opt
     if let Some(restrictions) = &identity.restrictions {
         headers.insert(&RESTRICTIONS, restrictions.clone());
     }
+    if let Some(assertion) = assertion {
+        headers.insert(&ASSERTION, assertion.clone());
+    }
     for (name, value) in identity.fingerprints.iter().chain(&identity.certificate) {
         headers.insert(name, value.clone());
-    }
-    if let Some(upgrade) = order.upgrade {
-        switch(headers, upgrade);
     }
 }
 

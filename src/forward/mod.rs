@@ -45,6 +45,7 @@ pub use cookies::NOTICE_COOKIES;
 pub use failure::{Broken, Failure};
 pub use fate::{Fate, Say};
 pub use fingerprints::fingerprints;
+pub use hygiene::told;
 pub use order::{Bounds, Client, Identity, Order};
 pub use proxy_header::Ends;
 pub use rates::{Lanes, Rates, RetryAfter, Subject};

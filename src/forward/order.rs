@@ -25,6 +25,8 @@ pub struct Order<'a> {
     pub client: &'a Client,
     pub request_id: &'a HeaderValue,
     pub identity: &'a Identity,
+    /// `Vestibule-Jwt-Assertion`, for apps that ask for it.
+    pub assertion: Option<&'a HeaderValue>,
     pub bounds: &'a Bounds,
     /// What the app is asked to switch to. `None` for nearly all.
     pub upgrade: Option<&'a Upgrade>,

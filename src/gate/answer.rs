@@ -1,18 +1,21 @@
 //! What goes back to the client, from a refusal's page to an app's answer.
 
+use std::cell::OnceCell;
 use std::pin::pin;
 use std::rc::Rc;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, LOCATION};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::time::timeout_at;
 
+use super::assertion::Signed;
 use super::memo::Ruling;
 use super::restrict::mend;
-use super::{Ask, Conn, House, Unasked, notice, refused, restrict};
+use super::{Ask, Conn, House, Unasked, assertion, instead, notice, refused, restrict};
 use crate::forward::{self, Body, Broken, Failure, Order, Rest};
-use crate::model::{Effect, RestrictionKey};
+use crate::model::{Effect, Reason, RestrictionKey, jwks};
 use crate::policy::{AppId, Permit};
 use crate::portal::{self, App, By, Form, Refusal};
 use crate::record::{Case, Labels, Visit, own};
@@ -21,8 +24,8 @@ use crate::request::{Upgrade, wants_upgrade};
 /// Answers what is not decided, and records it under no app: the label of what a stranger asks for must not grow with what strangers ask for.
 pub fn turn_away(conn: &Conn, house: &House, request: Request<Incoming>, unasked: &Unasked, visit: &mut Visit) -> Response<Body> {
     let reason = unasked.reason().to_string();
-    let redirects = matches!(unasked, Unasked::Redirect(_) | Unasked::Noticed(_));
-    let (app, effect) = if redirects { ("portal", Effect::Forward) } else { ("none", Effect::Block) };
+    let portal = matches!(unasked, Unasked::Redirect(_) | Unasked::Noticed(_) | Unasked::Keys { .. });
+    let (app, effect) = if portal { ("portal", Effect::Forward) } else { ("none", Effect::Block) };
     let labels =
         Labels { app, class: "none", tier: "none", reason: &reason, owner: "none", mode: "enforce", decided: effect, done: effect };
     let (claims, _) = conn.claims(request.headers());
@@ -39,7 +42,13 @@ pub fn turn_away(conn: &Conn, house: &House, request: Request<Incoming>, unasked
         Unasked::NoApp => Refusal::NoApp,
         Unasked::Upgrade => Refusal::Upgrade { app: None },
         Unasked::LogUnavailable => Refusal::LogUnavailable { app: None },
+        Unasked::Untrusted => Refusal::Untrusted,
         Unasked::Redirect(to) => return ours(redirect(to), &request),
+        Unasked::Keys { set, head } => {
+            let answer = ours(keys(set, *head), &request);
+            drop(Rest::of(request.into_body(), version));
+            return answer;
+        }
         Unasked::Noticed(noticed) => {
             let answer = ours(noticed.answer(), &request);
             drop(Rest::of(request.into_body(), version));
@@ -50,6 +59,16 @@ pub fn turn_away(conn: &Conn, house: &House, request: Request<Incoming>, unasked
     if matches!(unasked, Unasked::Malformed(_) | Unasked::Upgrade) {
         ends_here(version, &mut answer);
     }
+    answer
+}
+
+fn keys(set: &Bytes, head: bool) -> Response<Body> {
+    let mut answer = Response::new(if head { Body::empty() } else { Body::full(set.clone()) });
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(jwks::TYPE));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(jwks::CACHE_CONTROL));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(set.len()));
     answer
 }
 
@@ -126,6 +145,10 @@ pub async fn send(
         Some(theirs) => theirs.clone(),
         None => HeaderValue::from_str(visit.id().as_str()).unwrap_or(HeaderValue::from_static("")),
     };
+    let assertion = match asserted(conn, house, (ask, ruling), visit) {
+        Ok(assertion) => assertion,
+        Err(refusal) => return page(&refusal, request, visit),
+    };
     let bounds = restrict::bounds(conn, house, ruling, visit);
     let order = Order {
         app: ask.app,
@@ -135,6 +158,7 @@ pub async fn send(
         client: &conn.client,
         request_id: &request_id,
         identity: &ruling.identity,
+        assertion: assertion.as_deref().map(Signed::value),
         bounds: &bounds,
         upgrade: upgrade.as_deref(),
     };
@@ -179,6 +203,22 @@ pub async fn send(
         ends_here(version, &mut answer);
     }
     answer
+}
+
+/// The assertion, where the app asks for one: it gets no request without.
+pub(super) fn asserted<'a>(
+    conn: &Conn,
+    house: &'a House,
+    (ask, ruling): (&Ask, &Ruling),
+    visit: &mut Visit,
+) -> Result<Option<Rc<Signed>>, Refusal<'a>> {
+    if !house.rules.routes.get(ask.app.index()).is_some_and(|route| route.assertion) {
+        return Ok(None);
+    }
+    assertion::of(conn, house, ruling, visit).map(Some).map_err(|assertion::Unsigned| {
+        instead(conn, house, (ruling, &OnceCell::new()), Reason::AssertionUnavailable, visit);
+        Refusal::AssertionUnavailable { app: app(house, ask.app) }
+    })
 }
 
 fn fail(conn: &Conn, house: &House, ruling: &Rc<Ruling>, failure: &Failure, asked: (Form, bool), visit: &mut Visit) -> Response<Body> {

@@ -1,12 +1,13 @@
 //! From bytes that arrived to a question that has one meaning.
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, Request};
 use hyper::body::Incoming;
 
 use super::notice::Noticed;
 use super::{Conn, House};
-use crate::model::{Host, Reason};
+use crate::model::{Host, Reason, jwks};
 use crate::policy::AppId;
 use crate::record::Visit;
 use crate::request::{self, Malformed, PathOptions, framing};
@@ -38,7 +39,14 @@ pub enum Unasked {
     Redirect(String),
     /// A path that is ours on every host: somebody has read a notice and goes on.
     Noticed(Noticed),
+    /// The public keys of assertions, on every host: whoever verifies one has to have them, and they are no secret. `head`: of them no body.
+    Keys {
+        set: Bytes,
+        head: bool,
+    },
     LogUnavailable,
+    /// A question from who may not ask.
+    Untrusted,
 }
 
 impl Unasked {
@@ -50,7 +58,9 @@ impl Unasked {
             Self::Upgrade => Reason::Upgrade,
             Self::Redirect(_) => Reason::RedirectHttps,
             Self::Noticed(_) => Reason::Notice,
+            Self::Keys { .. } => Reason::AssertionKeys,
             Self::LogUnavailable => Reason::LogUnavailable,
+            Self::Untrusted => Reason::Untrusted,
         }
     }
 }
@@ -100,7 +110,7 @@ impl Ask {
             visit.asked(request.method().clone(), Some(host.clone()), Some(target.clone()));
             return Err(match conn.door.redirect_port {
                 Some(port) => Unasked::Redirect(https(&host, port, &target)),
-                None => Noticed::read(request, conn, house, (&host, port), &target),
+                None => keys(request.method(), &path, house).unwrap_or_else(|| Noticed::read(request, conn, house, (&host, port), &target)),
             });
         }
         let app = house.rules.policy.app_at(&host, &path);
@@ -128,6 +138,12 @@ impl Ask {
 /// Never an app's, whatever the host.
 fn is_ours(path: &str) -> bool {
     path.strip_prefix("/.well-known/vestibule").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+pub(super) fn keys(method: &Method, path: &str, house: &House) -> Option<Unasked> {
+    let head = *method == Method::HEAD;
+    let notary = house.rules.notary.as_ref().filter(|_| path == jwks::PATH && (head || *method == Method::GET))?;
+    Some(Unasked::Keys { set: notary.keys.load().jwks.clone(), head })
 }
 
 fn target(uri: &http::Uri, path: &str) -> Result<PathAndQuery, Malformed> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
+use super::assertion::Drawer;
 use super::front::{Behind, Front};
 use super::memo::Memo;
 use super::remember::Remembered;
@@ -28,6 +29,8 @@ pub struct Door {
     pub https: bool,
     /// Every request is answered with a redirect to this port.
     pub redirect_port: Option<u16>,
+    /// What comes are questions of proxies whether to carry a request.
+    pub asked: bool,
 }
 
 /// One client connection. What it showed is read once; what depends on the policy in force is bound anew after a reload.
@@ -77,6 +80,7 @@ pub(super) struct State {
     pub sighted: Sighted,
     pub remembered: Remembered,
     pub memo: Memo,
+    pub assertions: Drawer,
     /// Of the last request: browsers stay with one.
     host: Option<Host>,
 }
@@ -114,6 +118,7 @@ impl Conn {
             sighted: Sighted::default(),
             remembered: Remembered::default(),
             memo: Memo::default(),
+            assertions: Drawer::default(),
             host: None,
         };
         let client = Client::new(peer, door.https, via);
@@ -293,6 +298,7 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
             posture,
             rates: Arc::new(Rates::new(1)),
             servers,
+            notary: None,
         };
         House { rules: Arc::new(rules), upstreams }
     }
@@ -319,7 +325,7 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
         let after = house(folder.path(), 2, Some(&before.rules.posture), None);
         let desk = Desk::new(Arc::new(Record::new().unwrap()), Writer(0));
         let core = Core::new(desk, Arc::new(ArcSwap::new(Arc::clone(&before.rules))));
-        let door = Arc::new(Door { listener: Arc::from("edge"), https: true, redirect_port: None });
+        let door = Arc::new(Door { listener: Arc::from("edge"), https: true, redirect_port: None, asked: false });
         let connect = || {
             let mut conn = Conn::new(Rc::clone(&core), Arc::clone(&door), IpAddr::from([127, 0, 0, 1]));
             conn.chain = vec![issue()];
@@ -360,7 +366,7 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
         let folder = tempfile::tempdir().unwrap();
         let house = house(folder.path(), 1, None, None);
         let core = Core::new(Desk::new(Arc::new(Record::new().unwrap()), Writer(0)), Arc::new(ArcSwap::new(Arc::clone(&house.rules))));
-        let door = Arc::new(Door { listener: Arc::from("edge"), https: true, redirect_port: None });
+        let door = Arc::new(Door { listener: Arc::from("edge"), https: true, redirect_port: None, asked: false });
         let connect = || Conn::new(Rc::clone(&core), Arc::clone(&door), IpAddr::from([127, 0, 0, 1]));
         let seen = Opening { h2: Some("|00|0|m".into()), header_order: None };
         let (early, late) = (connect(), connect());

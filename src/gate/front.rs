@@ -28,11 +28,17 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug)]
 pub struct Believed {
     pub trusted: Vec<IpNet>,
+    /// Who of them may ask whether to carry a request.
+    pub askers: Vec<IpNet>,
     /// Who issues the certificates that they may present for devices. `None`: such certificates are not read.
     pub trust: Option<Arc<ClientTrust>>,
 }
 
 impl Believed {
+    pub fn answers(&self, ip: IpAddr) -> bool {
+        self.askers.iter().any(|net| net.contains(&ip))
+    }
+
     pub fn trusts(&self, ip: IpAddr) -> bool {
         self.trusted.iter().any(|net| net.contains(&ip))
     }
@@ -158,13 +164,18 @@ impl Conn {
     /// A client of this connection, of which the connection itself shows nothing.
     fn behind(&self, client: IpAddr, https: bool, mut behind: Behind) -> Self {
         let mut conn = Self::through(Rc::clone(&self.core), self.door.towards(https), client, &behind.via);
-        conn.served.clone_from(&self.served);
+        // Who asks verified the certificate for its own sake; its client never saw it.
+        conn.served = self.served.clone().filter(|_| !self.door.asked);
         if let Some(nearer) = &self.behind {
             behind.via.extend_from_slice(&nearer.via);
             behind.connection.clone_from(&nearer.connection);
         }
         conn.behind = Some(Box::new(behind));
         conn
+    }
+
+    pub(super) fn comes_through_others(&self) -> bool {
+        self.behind.as_ref().is_some_and(|behind| !behind.via.is_empty())
     }
 
     /// Why nobody can tell who asks.
@@ -213,6 +224,6 @@ impl Door {
             return Arc::clone(self);
         }
         let redirect_port = self.redirect_port.filter(|_| !https);
-        Arc::new(Self { listener: Arc::clone(&self.listener), https, redirect_port })
+        Arc::new(Self { listener: Arc::clone(&self.listener), https, redirect_port, asked: self.asked })
     }
 }

@@ -1,12 +1,13 @@
 //! Decisions that a connection has had before.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 
+use super::assertion::Signed;
 use super::conn::copied;
 use crate::forward::Identity;
 use crate::model::{Host, RestrictionKey, Sides, Sight, Standing};
@@ -31,6 +32,8 @@ pub struct Ruling {
     pub noticed: OnceCell<Rc<Case>>,
     /// What would earn more: looked for when a page is to say it.
     pub mend: OnceCell<Vec<FixId>>,
+    /// For apps that ask for one; replaced when its time is over.
+    pub assertion: RefCell<Option<Rc<Signed>>>,
     /// Of the decision's restrictions.
     pub permissions_policy: Option<HeaderValue>,
     pub made: Instant,

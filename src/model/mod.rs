@@ -6,6 +6,7 @@ mod effect;
 mod expiry;
 mod host;
 mod identification;
+pub mod jwks;
 mod reason;
 mod set;
 mod sight;

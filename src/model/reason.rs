@@ -83,6 +83,14 @@ pub enum Reason<'a> {
     RedirectHttps,
     /// `log.unavailable`: the decision log is required and cannot be written.
     LogUnavailable,
+    /// `assertion.unavailable`: the app takes signed assertions only, and none can be signed, 503.
+    AssertionUnavailable,
+    /// `assertion.keys`: the public keys of assertions were asked for.
+    AssertionKeys,
+    /// `request.untrusted`: a question from who is not listed to ask, 403.
+    Untrusted,
+    /// `restrict.unenforceable`: the decision needs a restriction that only who carries the request could hold, 403.
+    Unenforceable,
 }
 
 impl fmt::Display for Reason<'_> {
@@ -124,6 +132,10 @@ impl fmt::Display for Reason<'_> {
             Self::UpstreamBroken => f.write_str("upstream.broken"),
             Self::RedirectHttps => f.write_str("redirect.https"),
             Self::LogUnavailable => f.write_str("log.unavailable"),
+            Self::AssertionUnavailable => f.write_str("assertion.unavailable"),
+            Self::AssertionKeys => f.write_str("assertion.keys"),
+            Self::Untrusted => f.write_str("request.untrusted"),
+            Self::Unenforceable => f.write_str("restrict.unenforceable"),
         }
     }
 }

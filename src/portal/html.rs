@@ -196,9 +196,15 @@ impl Tone {
     fn of(page: &Page<'_>) -> Self {
         match page.kind {
             Kind::Blocked if page.shut => Self::Stop,
-            Kind::Blocked | Kind::Method | Kind::Path | Kind::Attachment | Kind::LargeResponse | Kind::TooLarge | Kind::Notice => {
-                Self::Mend
-            }
+            Kind::Blocked
+            | Kind::Method
+            | Kind::Path
+            | Kind::Attachment
+            | Kind::LargeResponse
+            | Kind::TooLarge
+            | Kind::Untrusted
+            | Kind::Unenforceable
+            | Kind::Notice => Self::Mend,
             Kind::Unavailable
             | Kind::TooMany
             | Kind::Malformed
@@ -210,6 +216,7 @@ impl Tone {
             | Kind::UpstreamTimeout
             | Kind::UpstreamBroken
             | Kind::LogUnavailable
+            | Kind::AssertionUnavailable
             | Kind::Internal => Self::Wait,
         }
     }

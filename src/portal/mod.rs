@@ -74,6 +74,12 @@ pub enum Refusal<'a> {
     UpstreamBroken { app: App<'a> },
     /// 503 with Retry-After: the decision log is required and cannot be written.
     LogUnavailable { app: Option<App<'a>> },
+    /// 503 with Retry-After: the app takes signed assertions only, and none can be signed.
+    AssertionUnavailable { app: App<'a> },
+    /// 403: a question from who is not listed to ask.
+    Untrusted,
+    /// 403: the decision restricts in a way that the proxy that asks would have to hold.
+    Unenforceable { app: App<'a> },
     /// 500: our own fault.
     Internal { app: Option<App<'a>> },
 }

@@ -41,13 +41,18 @@ pub(super) enum Kind {
     UpstreamTimeout,
     UpstreamBroken,
     LogUnavailable,
+    AssertionUnavailable,
+    Untrusted,
+    Unenforceable,
     Internal,
 }
 
 impl Kind {
     pub(super) const fn status(self) -> StatusCode {
         match self {
-            Self::Blocked | Self::Method | Self::Path | Self::Attachment | Self::LargeResponse => StatusCode::FORBIDDEN,
+            Self::Blocked | Self::Method | Self::Path | Self::Attachment | Self::LargeResponse | Self::Untrusted | Self::Unenforceable => {
+                StatusCode::FORBIDDEN
+            }
             Self::Notice => StatusCode::OK,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
@@ -56,7 +61,9 @@ impl Kind {
             Self::NoApp => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
-            Self::Unavailable | Self::UpstreamUnreachable | Self::LogUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::UpstreamUnreachable | Self::LogUnavailable | Self::AssertionUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::UpstreamBroken => StatusCode::BAD_GATEWAY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -84,6 +91,9 @@ impl Kind {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamBroken => "upstream_broken",
             Self::LogUnavailable => "log_unavailable",
+            Self::AssertionUnavailable => "assertion_unavailable",
+            Self::Untrusted => "untrusted",
+            Self::Unenforceable => "unenforceable",
             Self::Internal => "internal",
         }
     }
@@ -109,6 +119,9 @@ impl Kind {
             Self::UpstreamTimeout => "App did not answer in time",
             Self::UpstreamBroken => "App gave a broken answer",
             Self::LogUnavailable => "Access cannot be recorded",
+            Self::AssertionUnavailable => "Identity cannot be passed on",
+            Self::Untrusted => "Not a proxy that may ask",
+            Self::Unenforceable => "Limits cannot be kept here",
             Self::Internal => "Internal error",
         }
     }
@@ -236,6 +249,9 @@ impl<'a> Page<'a> {
             Refusal::UpstreamTimeout { app } => plain::upstream_timeout().for_app(Some(app)),
             Refusal::UpstreamBroken { app } => plain::upstream_broken().for_app(Some(app)),
             Refusal::LogUnavailable { app } => plain::log_unavailable().for_app(app),
+            Refusal::AssertionUnavailable { app } => plain::assertion_unavailable().for_app(Some(app)),
+            Refusal::Untrusted => plain::untrusted(),
+            Refusal::Unenforceable { app } => plain::unenforceable().for_app(Some(app)),
             Refusal::Internal { app } => plain::internal().for_app(app),
         }
     }

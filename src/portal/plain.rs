@@ -82,6 +82,37 @@ pub(super) fn log_unavailable<'a>() -> Page<'a> {
     .retry(SOON)
 }
 
+pub(super) fn assertion_unavailable<'a>() -> Page<'a> {
+    Page::new(
+        Kind::AssertionUnavailable,
+        "Access is paused for the moment",
+        format!("This app wants to be told who is asking, signed, and just now that cannot be signed. {NOT_YOUR_DEVICE}"),
+    )
+    .code(Reason::AssertionUnavailable)
+    .next("Wait a minute, then try again. If it lasts, tell the team below.")
+    .retry(SOON)
+}
+
+pub(super) fn untrusted<'a>() -> Page<'a> {
+    Page::new(
+        Kind::Untrusted,
+        "This address is not for browsers",
+        "It answers proxies that are listed here, and the one that asked is not.",
+    )
+    .code(Reason::Untrusted)
+    .next("Open the address of the app itself. If you keep the proxy that asked, list its address under `forward_auth.trusted`.")
+}
+
+pub(super) fn unenforceable<'a>() -> Page<'a> {
+    Page::new(
+        Kind::Unenforceable,
+        "This device may not use the app this way",
+        "It may use the app only within limits, and the server at this address cannot keep them.",
+    )
+    .code(Reason::Unenforceable)
+    .next("Ask the team below whether the app has another address for devices like yours.")
+}
+
 pub(super) fn internal<'a>() -> Page<'a> {
     Page::new(Kind::Internal, "Something went wrong on our side", format!("The request could not be completed. {NOT_YOUR_DEVICE}"))
         .code(Reason::Internal)

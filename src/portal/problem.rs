@@ -79,10 +79,14 @@ const fn grpc_status(kind: Kind) -> u16 {
     const INTERNAL: u16 = 13;
     const UNAVAILABLE: u16 = 14;
     match kind {
-        Kind::Blocked | Kind::Method | Kind::Path | Kind::Attachment | Kind::Notice => PERMISSION_DENIED,
+        Kind::Blocked | Kind::Method | Kind::Path | Kind::Attachment | Kind::Notice | Kind::Untrusted | Kind::Unenforceable => {
+            PERMISSION_DENIED
+        }
         Kind::LargeResponse | Kind::TooLarge | Kind::TooMany | Kind::HeadTooLarge => RESOURCE_EXHAUSTED,
         Kind::NoApp | Kind::Upgrade => UNIMPLEMENTED,
-        Kind::Unavailable | Kind::UpstreamUnreachable | Kind::LogUnavailable | Kind::Misdirected => UNAVAILABLE,
+        Kind::Unavailable | Kind::UpstreamUnreachable | Kind::LogUnavailable | Kind::AssertionUnavailable | Kind::Misdirected => {
+            UNAVAILABLE
+        }
         Kind::UpstreamTimeout => DEADLINE_EXCEEDED,
         Kind::Malformed | Kind::UpstreamBroken | Kind::Internal => INTERNAL,
     }

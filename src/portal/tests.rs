@@ -273,12 +273,20 @@ fn with_samples(see: impl Fn(&str, Page<'_>)) {
         plain::upstream_broken(),
         plain::upgrade(),
         plain::log_unavailable(),
+        plain::assertion_unavailable(),
+        plain::unenforceable(),
         plain::internal(),
     ];
     for page in apps {
         see(page.kind.name(), Page { app: Some("Team wiki"), owner: Some(&mail), ..page });
     }
-    for page in [plain::malformed("the path holds an encoded slash"), plain::head_too_large(), plain::no_app(), plain::misdirected()] {
+    for page in [
+        plain::malformed("the path holds an encoded slash"),
+        plain::head_too_large(),
+        plain::no_app(),
+        plain::misdirected(),
+        plain::untrusted(),
+    ] {
         see(page.kind.name(), page);
     }
 }
@@ -418,7 +426,7 @@ fn grpc_statuses() {
     {
         assert_eq!(statuses[kind], status, "{kind}");
     }
-    assert_eq!(statuses.len(), 19, "{statuses:?}");
+    assert_eq!(statuses.len(), 22, "{statuses:?}");
 }
 
 #[test]

@@ -44,6 +44,10 @@ pub(super) fn sentence(reason: &Reason<'_>) -> String {
         Reason::UpstreamTimeout => "The app did not answer in time".into(),
         Reason::UpstreamBroken => "The app gave an answer that cannot be passed on".into(),
         Reason::RedirectHttps => "This address is only open over a secure connection (https)".into(),
+        Reason::AssertionUnavailable => "The app cannot be told who is asking at the moment, and without that nobody is let in".into(),
+        Reason::AssertionKeys => "The keys that apps verify requests with are open to everybody".into(),
+        Reason::Untrusted => "Only proxies that are known here may ask for others".into(),
+        Reason::Unenforceable => "This device may use the app only within limits that cannot be kept here".into(),
     }
 }
 
@@ -268,6 +272,10 @@ mod tests {
             Reason::UpstreamTimeout,
             Reason::UpstreamBroken,
             Reason::RedirectHttps,
+            Reason::AssertionUnavailable,
+            Reason::AssertionKeys,
+            Reason::Untrusted,
+            Reason::Unenforceable,
         ];
         all.extend(FactState::ALL.map(|state| Reason::Posture("<fact>", state)));
         all.extend(DeviceState::ALL.map(Reason::DeviceState));

@@ -326,6 +326,9 @@ pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, open: &Open) {
     if let Some(id) = &open.client_request_id {
         text(out, "client_request_id", Some(id));
     }
+    if let Some(manner) = open.put_by {
+        text(out, "asked", Some(manner));
+    }
     out.extend_from_slice(open.fragment());
     text(out, "host", open.host.as_ref().map(|host| host.as_str()));
     text(out, "method", open.method.as_ref().map(|method| method.as_str()));

@@ -46,6 +46,8 @@ pub struct Record {
     pub config_reload: Arc<Family>,
     pub report_flips: Arc<Family>,
     pub decision_log: Arc<Family>,
+    pub assertions: Arc<Family>,
+    pub assertion_keys: Arc<Family>,
     pub panics: Arc<Family>,
     pub upgrades: Arc<Family>,
     log: ArcSwapOption<LogQueue>,
@@ -80,6 +82,8 @@ impl Record {
             config_reload: add(&names::CONFIG_RELOAD)?,
             report_flips: add(&names::REPORT_FLIPS)?,
             decision_log: add(&names::DECISION_LOG)?,
+            assertions: add(&names::ASSERTIONS)?,
+            assertion_keys: add(&names::ASSERTION_KEYS)?,
             panics: add(&names::PANICS)?,
             upgrades: add(&names::UPGRADES)?,
             log: ArcSwapOption::empty(),
@@ -103,6 +107,12 @@ impl Record {
         }
         for cut in Cut::OURS {
             self.streams_cut.cell(Writer::OFFICE, &[cut.as_str()]);
+        }
+        for result in ["signed", "failed"] {
+            self.assertions.cell(Writer::OFFICE, &[result]);
+        }
+        for event in ["made", "retired", "failed"] {
+            self.assertion_keys.cell(Writer::OFFICE, &[event]);
         }
         self.panics.cell(Writer::OFFICE, &[]);
     }

@@ -118,6 +118,12 @@ metrics! {
         "Workers that did not answer when they were last asked whether they make progress.";
     UPGRADES = Kind::Counter, "vestibule_upgrade_total", ["result"],
         "Upgrades in place: success in the process that came, failure in the one that had to stay.";
+    ASSERTIONS = Kind::Counter, "vestibule_assertions_total", ["result"],
+        "Assertions made for apps: signed, or failed and the request refused.";
+    ASSERTION_KEYS = Kind::Counter, "vestibule_assertion_keys_total", ["event"],
+        "Signing keys: made, retired, and looks at their folder that failed.";
+    ASSERTION_KEY_DUE = Kind::Gauge, "vestibule_assertion_key_due_timestamp_seconds", [],
+        "When the next key is to sign assertions.";
     PANICS = Kind::Counter, "vestibule_panics_total", [],
         "Connections ended by a fault of Vestibule's own.";
     BUILD_INFO = Kind::Gauge, "vestibule_build_info", ["version", "revision"],

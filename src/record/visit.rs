@@ -214,6 +214,8 @@ pub(super) struct Open {
     /// JSON of the headers that rules name, or empty.
     pub headers: Vec<u8>,
     pub client_request_id: Option<Box<str>>,
+    /// How a proxy asked whether to carry it.
+    pub put_by: Option<&'static str>,
     pub case: Option<Rc<Case>>,
     pub status: u16,
     pub error: Option<&'static str>,
@@ -254,6 +256,7 @@ impl Visit {
             path: None,
             headers: Vec::new(),
             client_request_id: None,
+            put_by: None,
             case: None,
             status: Self::LEFT,
             error: None,
@@ -296,6 +299,11 @@ impl Visit {
 
     pub fn client_request_id(&mut self, id: &str) {
         self.edit(|open| open.client_request_id = Some(id.chars().take(128).collect()));
+    }
+
+    /// A proxy asked whether to carry the request, in this manner.
+    pub fn put_by(&mut self, manner: &'static str) {
+        self.edit(|open| open.put_by = Some(manner));
     }
 
     /// Headers that rules name, as a JSON object.

@@ -11,6 +11,8 @@ use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use smallvec::SmallVec;
 
 use super::Malformed;
@@ -257,7 +259,8 @@ pub fn client_cert(headers: &HeaderMap) -> Result<Vec<Vec<u8>>, Malformed> {
     if matches!(value, b"" | b"::") {
         return Ok(Vec::new());
     }
-    let mut chain = vec![bytes(value).ok_or(Malformed("Client-Cert is not a byte sequence (RFC 9440)"))?];
+    let leaf = bytes(value).or_else(|| escaped_pem(value));
+    let mut chain = vec![leaf.ok_or(Malformed("Client-Cert is not a byte sequence (RFC 9440)"))?];
     for value in lines(headers, &CLIENT_CERT_CHAIN).flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii) {
         if chain.len() > CHAIN {
             return Err(Malformed("Client-Cert-Chain has more than 8 certificates"));
@@ -271,6 +274,27 @@ pub fn client_cert(headers: &HeaderMap) -> Result<Vec<Vec<u8>>, Malformed> {
 fn bytes(value: &[u8]) -> Option<Vec<u8>> {
     let text = value.strip_prefix(b":")?.strip_suffix(b":")?;
     BASE64.decode(text).ok().filter(|bytes| !bytes.is_empty())
+}
+
+/// A certificate in PEM with escapes, which is all that nginx can make of one (`$ssl_client_escaped_cert`). No byte sequence begins so.
+fn escaped_pem(value: &[u8]) -> Option<Vec<u8>> {
+    const MOST: usize = 64 << 10;
+    let mut rest = value.strip_prefix(b"-----BEGIN%20CERTIFICATE-----").filter(|rest| rest.len() <= MOST)?;
+    let mut pem = b"-----BEGIN CERTIFICATE-----".to_vec();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        pem.push(match byte {
+            b'%' => {
+                let (digits, after) = rest.split_at_checked(2)?;
+                rest = after;
+                u8::from_str_radix(std::str::from_utf8(digits).ok().filter(|digits| !digits.contains('+'))?, 16).ok()?
+            }
+            plain => plain,
+        });
+    }
+    let pem = pem.trim_ascii_end();
+    let one = memchr::memmem::find_iter(pem, b"-----BEGIN").count() == 1 && pem.ends_with(b"-----END CERTIFICATE-----");
+    CertificateDer::from_pem_slice(pem).ok().filter(|_| one).map(|certificate| certificate.to_vec())
 }
 
 /// The same two fields for an app, of a chain with the end entity first.
@@ -406,6 +430,16 @@ mod tests {
         assert_eq!(read(&[("client-cert", " ")]), Ok(vec![]));
         assert_eq!(read(&[("client-cert-chain", ":aGk=:")]), Ok(vec![]), "a chain of nobody");
         assert_eq!(read(&[("client-cert", ":aGk=:")]), Ok(vec![b"hi".to_vec()]));
+        let nginx = "-----BEGIN%20CERTIFICATE-----%0AaGk%3D%0A-----END%20CERTIFICATE-----%0A";
+        assert_eq!(read(&[("client-cert", nginx)]), Ok(vec![b"hi".to_vec()]));
+        for len in 1..nginx.len() - 3 {
+            assert!(read(&[("client-cert", &nginx[..len])]).is_err(), "{}", &nginx[..len]);
+        }
+        for (from, to) in
+            [("aGk%3D", "aGk%3"), ("aGk%3D", "a%2Gk"), ("aGk%3D", "%+1"), ("%0A-----END", "%0A-----BEGIN%20CERTIFICATE-----%0A-----END")]
+        {
+            assert!(read(&[("client-cert", &nginx.replace(from, to))]).is_err(), "{to}");
+        }
         assert_eq!(read(&[("client-cert", ":aGk:")]), Ok(vec![b"hi".to_vec()]), "without padding");
         let whole = [("client-cert", ":aGk=:"), ("client-cert-chain", ":YQ==:, :Yg==:"), ("client-cert-chain", ":Yw==:")];
         assert_eq!(read(&whole), Ok(vec![b"hi".to_vec(), b"a".to_vec(), b"b".to_vec(), b"c".to_vec()]));

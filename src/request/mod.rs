@@ -1,6 +1,7 @@
 //! One request, one meaning: the canonical host and path that policy, log and app all see, sound framing, the fields that end here, and what those in
-//! front may say of the client. Pure.
+//! front may say of the client, or ask for it. Pure.
 
+mod asked;
 mod forwarded;
 pub mod framing;
 pub mod hop;
@@ -9,6 +10,7 @@ mod path;
 pub mod upgrade;
 mod proxy_header;
 
+pub use asked::{Asked, Manner, asked, same_segments};
 pub use forwarded::{Spoken, Via, client_cert, client_cert_fields, spoken};
 pub use hop::wants_upgrade;
 pub use host::{Authority, authority_of, host};

@@ -25,6 +25,12 @@ impl Site {
         record.scraped(&names::POLICY_INFO, move || vec![(vec![rules.load().policy.revision().to_owned()], 1.0)])?;
         let (entrances, at) = (Arc::clone(&self.entrances), Arc::clone(&self.rules));
         record.scraped(&names::CERTIFICATE_EXPIRY, move || expiry::series(&entrances.load(), at.load().servers.secure()))?;
+        let site = Arc::downgrade(self);
+        #[allow(clippy::cast_precision_loss)] // Prometheus counts in floating point
+        record.scraped(&names::ASSERTION_KEY_DUE, move || {
+            let due = site.upgrade().and_then(|site| site.keys.load().as_ref()?.keys.load().due);
+            due.map(|due| (Vec::new(), due as f64)).into_iter().collect()
+        })?;
         let at = Arc::clone(&self.rules);
         forward::measure(record, move || Arc::clone(&at.load().servers))?;
         let at = Arc::clone(&self.rules);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{How, Site, api, expiry, pulse};
+use super::{How, Site, api, expiry, held, pulse};
 use crate::admin;
 use crate::posture::{self, Memory};
 
@@ -50,13 +50,15 @@ impl Office {
 
 async fn work(site: &Weak<Site>, socket: TcpListener, mut stopped: watch::Receiver<bool>, mut closed: watch::Receiver<bool>) {
     let Some(there) = site.upgrade() else { return };
-    let (ready, asked, told, known, reloads) = (site.clone(), site.clone(), site.clone(), site.clone(), site.clone());
+    let (ready, asked, told, known, keys) = (site.clone(), site.clone(), site.clone(), site.clone(), site.clone());
+    let reloads = site.clone();
     let state = admin::State {
         registry: Arc::new(there.record.registry.clone()),
         ready: Arc::new(move || ready.upgrade().map_or_else(|| vec!["the proxy has stopped".to_owned()], |site| site.not_ready())),
         blind: Arc::new(move || Box::pin(blind(asked.upgrade().map(|site| Arc::clone(&site.rules.load().memory))))),
         policy: Arc::new(move || told.upgrade().map(|site| api::policy(&site))),
         servers: Arc::new(move || known.upgrade().map(|site| api::servers(&site))),
+        jwks: Arc::new(move || Some(keys.upgrade()?.keys.load().as_ref()?.keys.load().jwks.clone())),
         reload: Arc::new(move || Box::pin(reload(reloads.upgrade()))),
     };
     drop(there);
@@ -107,8 +109,17 @@ async fn watch_files(site: &Weak<Site>) {
             if !site.succeeding.load(Relaxed) && site.changed() {
                 let _ = site.reload(How::File); // said and counted there
             }
+            look_at_keys(&site);
         });
         let _ = looked.await;
+    }
+}
+
+/// Looks after the keys of assertions. What cannot be read leaves those in force that were.
+fn look_at_keys(site: &Site) {
+    let _alone = held(&site.state); // whoever reloads counts as the office too
+    if let Some(keys) = site.keys.load_full() {
+        keys.look().unwrap_or_else(|error| keys.trouble(&error)).count(&site.record);
     }
 }
 

@@ -259,6 +259,7 @@ async fn gate(
         client: &client,
         request_id: &request_id,
         identity: &identity,
+        assertion: None,
         bounds: &bounds,
         upgrade: None,
     };
