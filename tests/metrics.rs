@@ -395,10 +395,11 @@ fn servers(world: &World, seen: &mut Exercised) {
     seen.reaches(world, &names::UPSTREAM_CONNECTIONS, &with("state", "idle"), 1.0);
     seen.reaches(world, &names::UPSTREAM_REQUESTS, &[("app", "down"), ("result", "unreachable")], 1.0);
     // The first of its servers refuses, and is ejected for it.
-    for _ in 0..2 {
-        assert_eq!(world.curl().device(&world.laptop).get("https://twice.corp.example/").status, 200);
-    }
     let twice = [("app", "twice")];
+    eventually("a worker's turn comes to it", || {
+        assert_eq!(world.curl().device(&world.laptop).get("https://twice.corp.example/").status, 200);
+        (world.proxy.metrics().sum(names::UPSTREAM_RETRIES.name, &twice) >= 1.0).then_some(())
+    });
     seen.reaches(world, &names::UPSTREAM_RETRIES, &[twice[0], ("reason", "unsent")], 1.0);
     seen.reaches(world, &names::UPSTREAM_EJECTIONS, &twice, 1.0);
     seen.reaches(world, &names::UPSTREAM_CHECKS, &[("app", "checked"), ("result", "passed")], 1.0);

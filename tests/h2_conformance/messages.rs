@@ -165,11 +165,10 @@ fn connect() -> Vec<Case> {
         bad("8.5 CONNECT with :scheme", &[connect, (":authority", "wiki.localhost:443"), (":scheme", "https")]),
         bad("8.5 CONNECT with both", &[connect, (":authority", "wiki.localhost:443"), (":scheme", "https"), (":path", PATH)]),
         bad("8.5 CONNECT without :authority", &[connect]),
-        bad(
-            "RFC 8441 CONNECT for a protocol, which was not allowed",
-            &[connect, (":protocol", "websocket"), (":scheme", "https"), (":authority", HOST), (":path", PATH)],
-        )
-        .disputed(EXTENDED),
+        case("RFC 8441 CONNECT for a protocol that the app does not switch to")
+            .send(fields(&[connect, (":protocol", "websocket"), (":scheme", "https"), (":authority", HOST), (":path", PATH)]))
+            .expect(Answered(502))
+            .disputed("RFC 8441 section 5: a 2xx would open the tunnel"),
         bad(
             ":protocol of another method",
             &[(":method", "GET"), (":protocol", "x"), (":scheme", "https"), (":authority", HOST), (":path", PATH)],
