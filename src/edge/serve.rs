@@ -33,7 +33,7 @@ use super::opening::{self, NoHello, Replayed};
 use super::proxy_protocol::Caller;
 use super::{Edge, Entrance, PanicGuard, Setup, canonical, socket};
 use crate::fingerprint::syn;
-use crate::forward::Ends;
+use crate::forward::{Ends, Tunnel};
 use crate::gate::{self, Conn, Rules};
 use crate::model::Wire;
 use crate::request::upgrade;
@@ -212,17 +212,10 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         TokioIo::new(Watched::http1(stream, Rc::clone(leash)).waiting(below.idle).asking(below.still).shown_to(First::http1(edge, &conn)));
     // Before HTTP/1.1 a response may have no other end than its connection's.
     let old = Cell::new(false);
-    let tunnel = Cell::new(None);
+    let tunnel = Leaving::default();
     let service = service_fn(|request| {
         old.set(request.version() < Version::HTTP_11);
-        let answer = answer(&conn, Asked::new(leash, &request), request);
-        async {
-            let mut response = answer.await?;
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                tunnel.set(response.body_mut().body.take_tunnel().map(|tunnel| Box::new((tunnel, leash.busy()))));
-            }
-            Ok::<_, Infallible>(response)
-        }
+        answer(&conn, Asked::new(leash, &request), request, Some((&tunnel, leash)))
     });
     let (head_size, head_fields) = head_limits(edge);
     let mut serving = http1::Builder::new()
@@ -272,7 +265,7 @@ async fn http2(edge: &Rc<Edge>, conn: Rc<Conn>, stream: Secured, leash: &Rc<Leas
         let busy = Asked::new(&leash, &request);
         let edge = Rc::clone(&held.2);
         async move {
-            let mut response = answer(&conn, busy, request).await?;
+            let mut response = answer(&conn, busy, request, None).await?;
             if let Some(stream) = websocket {
                 established(&mut response, stream, (edge, leash));
             }
@@ -393,15 +386,29 @@ fn is_last<B>(request: &Request<B>) -> bool {
         && request.headers().get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
-async fn answer(conn: &Rc<Conn>, asked: Asked, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+/// What an HTTP/1 connection becomes when it leaves HTTP.
+type Leaving = Cell<Option<Box<(Box<Tunnel>, Busy)>>>;
+
+/// `leaving`: where to put the tunnel that the answer switches to. A future of its own around this one would cost each request a copy of it.
+async fn answer(
+    conn: &Rc<Conn>,
+    asked: Asked,
+    request: Request<Incoming>,
+    leaving: Option<(&Leaving, &Rc<Leash>)>,
+) -> Result<Response<Answer>, Infallible> {
     let Asked { mut busy, last } = asked;
     #[cfg(test)]
     super::testing::fault(request.headers());
-    let response = match conn.door.asked {
+    let mut response = match conn.door.asked {
         false => gate::visit(conn, request).await,
         true => Box::pin(gate::asked(conn, request)).await,
     };
     busy.asked(true);
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some((tunnel, leash)) = leaving
+    {
+        tunnel.set(response.body_mut().take_tunnel().map(|tunnel| Box::new((tunnel, leash.busy()))));
+    }
     Ok(response.map(|body| Answered { body, busy, last }))
 }
 
