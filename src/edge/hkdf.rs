@@ -9,7 +9,6 @@ use ::aws_lc_rs::hmac;
 use rustls::crypto::tls13::{Hkdf, HkdfUsingHmac};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, hmac as tls};
 use rustls::{CipherSuite, SupportedCipherSuite, Tls13CipherSuite};
-use smallvec::SmallVec;
 
 /// The provider of aws-lc-rs, with this key schedule. Its suites stand in the order in which the server prefers them: all are strong, so the
 /// fastest comes first.
@@ -63,6 +62,18 @@ struct Hash(hmac::Algorithm);
 
 /// Bytes of the longest tag, SHA-384's.
 const MOST: usize = 48;
+/// Room for a label with its context and counter (RFC 8446 section 7.1): two of the lengths, 18 letters, a hash.
+const LABEL: usize = 128;
+
+/// `None`: there is no room for all.
+fn joined<'a, 'b>(parts: impl Iterator<Item = &'b [u8]>, text: &'a mut [u8; LABEL]) -> Option<&'a [u8]> {
+    let mut length = 0;
+    for part in parts {
+        text.get_mut(length..length + part.len())?.copy_from_slice(part);
+        length += part.len();
+    }
+    text.get(..length)
+}
 
 /// A secret that is ready for use.
 struct Key(hmac::Key);
@@ -82,11 +93,10 @@ impl tls::Key for Key {
         // Nearly all that is signed is the first block of an expansion: a public label and a counter (RFC 5869 section 2.3). In one piece it spares
         // two copies of the prepared key; what may hold a secret is not put together.
         if first.is_empty() && !last.is_empty() {
-            let mut text = SmallVec::<[u8; 128]>::new();
-            middle.iter().for_each(|part| text.extend_from_slice(part));
-            text.extend_from_slice(last);
-            let mut tag = [0; MOST];
-            if let Ok(tag) = hmac::sign_to_buffer(&self.0, &text, &mut tag) {
+            let (mut text, mut tag) = ([0; LABEL], [0; MOST]);
+            if let Some(text) = joined(middle.iter().copied().chain([last]), &mut text)
+                && let Ok(tag) = hmac::sign_to_buffer(&self.0, text, &mut tag)
+            {
                 return tls::Tag::new(tag);
             }
         }
