@@ -28,7 +28,8 @@ pub use failure::Failure;
 const AFTER: &str = "\
 Exit status: 0 done, 1 the input is wrong, 2 wrong usage. Results go to standard output, errors and logs to standard error.
 
-VESTIBULE_LOG=debug says more of what happens, VESTIBULE_LOG_FORMAT=json says it in JSON lines.";
+VESTIBULE_LOG=vestibule=debug says more of what happens, debug also what its libraries do;
+VESTIBULE_LOG_FORMAT=json says it in JSON lines.";
 
 /// A device-aware access proxy: it recognises the device behind every connection, checks its posture, and forwards, restricts or blocks each
 /// request.

@@ -10,7 +10,7 @@ use super::obj::Obj;
 use super::report::{Findings, Place};
 use super::rules::{self, is_always};
 use super::serving::{self, Serving};
-use super::typed::{FingerprintHeaders, Route};
+use super::typed::{FingerprintHeaders, Protocol, Route};
 use super::yaml::{Node, short};
 use super::{shapes, upstream};
 use crate::model::{Effect, Mode};
@@ -92,9 +92,13 @@ fn app<'a>(named: &AppName<'a>, names: &Names<'a>, (taken, serving): (&mut Taken
         Some("huginn") => FingerprintHeaders::Huginn,
         _ => FingerprintHeaders::None,
     };
+    let upstream = upstream::upstream(obj, &app.hosts, serving, out);
+    if upstream.protocol != Protocol::Http1 && !obj.items("upgrades").is_empty() {
+        out.warn(obj.place_of_key("upgrades"), "nothing here is used: only apps with `protocol: http1` can switch protocols");
+    }
     let route = Route {
         app: Arc::from(name),
-        upstream: upstream::upstream(obj, &app.hosts, serving, out),
+        upstream,
         path: path_options(obj),
         fingerprint_headers,
         assertion: obj.flag("assertion"),

@@ -125,7 +125,7 @@ impl Kind {
 /// The words with `a` or `an` before them, unless they begin with a literal.
 pub fn article(words: &str) -> String {
     match words.chars().next() {
-        _ if words == "text" => words.to_owned(),
+        _ if matches!(words, "text" | "status codes") => words.to_owned(),
         None | Some('`') => words.to_owned(),
         Some('a' | 'e' | 'i' | 'o') => format!("an {words}"),
         Some(_) => format!("a {words}"),

@@ -114,7 +114,8 @@ fn health(obj: Obj<'_>, hosts: &[HostPattern], out: &mut Findings) -> Health {
     }
     let status = obj.text("status").and_then(|text| {
         let codes = codes(text);
-        if codes.is_none() {
+        // Empty text has been told of already.
+        if codes.is_none() && !text.trim().is_empty() {
             out.error(obj.place_of("status"), format!("found `{}`, expected codes such as `200`, `200-399` or `200,204`", short(text)));
         }
         codes
@@ -207,7 +208,8 @@ fn host_header(obj: Obj<'_>, out: &mut Findings) -> HostHeader {
             if let Some(node) = obj.get("host")
                 && let Err(why) = request::host(name)
             {
-                out.error(node.place, format!("found {}, expected `keep`, `server` or a host: {why}", node.found()));
+                let why = if name.contains("://") { ": no URL".to_owned() } else { format!(": {why}") };
+                out.error(node.place, format!("found {}, expected `keep`, `server` or a host{why}", node.found()));
             }
             HostHeader::Name(name.to_owned())
         }

@@ -105,7 +105,7 @@ impl Record {
         for kind in Contradiction::ALL {
             self.contradictions.cell(Writer::OFFICE, &[kind.as_str()]);
         }
-        for cut in Cut::OURS {
+        for cut in Cut::COUNTED {
             self.streams_cut.cell(Writer::OFFICE, &[cut.as_str()]);
         }
         for result in ["signed", "failed"] {

@@ -65,7 +65,7 @@ metrics! {
     BYTES = Kind::Counter, "vestibule_bytes_total", ["app", "class", "direction"],
         "Body bytes: in from clients, out to clients.";
     STREAMS_CUT = Kind::Counter, "vestibule_streams_cut_total", ["reason"],
-        "Answers and tunnels that we ended before they were whole.";
+        "Answers and tunnels that ended before they were whole, but for those whose client left.";
     CONNECTIONS = Kind::Gauge, "vestibule_connections", ["listener"],
         "Open client connections.";
     REJECTED = Kind::Counter, "vestibule_rejected_total", ["reason"],

@@ -71,8 +71,8 @@ pub enum Cut {
 }
 
 impl Cut {
-    /// Those that are ours: counted.
-    pub const OURS: [Self; 6] = [Self::MaxResponse, Self::MaxStream, Self::MaxBody, Self::Tunnel, Self::Changed, Self::Drain];
+    /// Those that are counted: all but the client's.
+    pub const COUNTED: [Self; 7] = [Self::App, Self::MaxResponse, Self::MaxStream, Self::MaxBody, Self::Tunnel, Self::Changed, Self::Drain];
 
     /// The log's `error`.
     pub const fn as_str(self) -> &'static str {
@@ -233,7 +233,7 @@ impl Open {
 
     fn cut(&mut self, cut: Cut) {
         self.error = self.error.or(Some(cut.as_str()));
-        if Cut::OURS.contains(&cut) {
+        if Cut::COUNTED.contains(&cut) {
             self.desk.record.streams_cut.cell(self.desk.writer, &[cut.as_str()]).add(1);
         }
     }

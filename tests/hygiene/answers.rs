@@ -30,9 +30,11 @@ fn moods(received: &Received) -> Reply {
         "/many" => keep(&format!("HTTP/1.1 200 OK\r\n{}Content-Length: 2\r\n\r\nok", "X: y\r\n".repeat(300))),
         "/switch" => Reply::Hang(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nraw".to_vec()),
         "/nothing" => Reply::Close(Vec::new()),
+        "/reset" => Reply::Reset(Vec::new()),
         "/half-head" => close("HTTP/1.1 200 OK\r\nContent-Le"),
         "/silent" => Reply::Hang(Vec::new()),
         "/slow-head" => Reply::Hang(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n".to_vec()),
+        "/reset-length" => Reply::Reset(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf".to_vec()),
         "/cut-length" => close("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"),
         "/cut-chunked" => close("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"),
         "/cut-in-chunk" => close("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nhalf"),
@@ -78,6 +80,7 @@ const BROKEN: &[&str] = &[
     "/many",
     "/switch",
     "/nothing",
+    "/reset",
     "/half-head",
 ];
 
@@ -152,7 +155,7 @@ fn an_app_that_is_slow_or_hangs_is_504_within_its_time() {
 #[test]
 fn a_body_that_the_app_cut_short_looks_cut() {
     let world = World::with(Origin::start(moods));
-    for path in ["/cut-length", "/cut-chunked", "/cut-in-chunk", "/bad-chunk", "/still"] {
+    for path in ["/cut-length", "/reset-length", "/cut-chunked", "/cut-in-chunk", "/bad-chunk", "/still"] {
         let url = format!("https://wiki.localhost{path}");
         let h1 = Curl::to(&world.proxy, &world.lab).http1().get(&url);
         assert_eq!((h1.status, h1.body.as_str()), (200, "half"), "{path}: {}", h1.stderr);
@@ -163,6 +166,7 @@ fn a_body_that_the_app_cut_short_looks_cut() {
         assert!(outcome.reset.is_some_and(|code| code != 0), "HTTP/2 {path}: {outcome:?}");
         assert_eq!(h2.get("wiki.localhost", "/fine").body, b"fine", "the other streams go on");
     }
+    world.proxy.metric_reaches("vestibule_streams_cut_total", &[("reason", "upstream.cut")], 12.0);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::eventually;
 
@@ -14,6 +15,8 @@ pub enum Reply {
     Bytes(Vec<u8>),
     /// These bytes, none for nothing at all; then it closes.
     Close(Vec<u8>),
+    /// These bytes; then it resets the connection.
+    Reset(Vec<u8>),
     /// These bytes; then it reads on and answers nothing more until the client leaves.
     Hang(Vec<u8>),
 }
@@ -31,7 +34,7 @@ impl Reply {
 
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Bytes(bytes) | Self::Close(bytes) | Self::Hang(bytes) => bytes,
+            Self::Bytes(bytes) | Self::Close(bytes) | Self::Reset(bytes) | Self::Hang(bytes) => bytes,
         }
     }
 }
@@ -71,11 +74,20 @@ impl Received {
 /// A connection as the app serves it: plain, or what a test made of it.
 pub trait Wire: Read + Write + Send {
     fn close(&mut self);
+
+    /// So that its end is a reset.
+    fn reset(&mut self) {
+        self.close();
+    }
 }
 
 impl Wire for TcpStream {
     fn close(&mut self) {
         let _ = self.shutdown(Shutdown::Both);
+    }
+
+    fn reset(&mut self) {
+        socket2::SockRef::from(&*self).set_linger(Some(Duration::ZERO)).unwrap();
     }
 }
 
@@ -162,6 +174,10 @@ fn serve(mut stream: Box<dyn Wire>, connection: usize, all: &Mutex<Vec<Received>
             Reply::Bytes(_) => {}
             Reply::Close(_) => {
                 stream.close();
+                return;
+            }
+            Reply::Reset(_) => {
+                stream.reset();
                 return;
             }
             Reply::Hang(_) => {
