@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
-use http::{HeaderName, Request, Response};
+use http::{HeaderName, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use self::answer::{blocked, page, send, turn_away};
@@ -139,12 +139,13 @@ pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body
 /// Ends a visit with its answer, the only place that counts and logs; an answer that lasts is decided anew by what `lasting` says.
 fn counted(visit: Visit, answer: Response<Body>, lasting: Option<(Rc<Conn>, Rc<Ruling>, u64)>) -> Response<Body> {
     let mut answered = visit.finish(answer.status());
+    let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
     answer.map(|body| {
         body.told(move |turn| match turn {
             Turn::Ended(ended) => answered.ended((ended.bytes_in, ended.bytes_out), cut(ended.end)),
             Turn::Long(fate) => {
                 if let Some((conn, ruling, rules)) = &lasting {
-                    conn.core.lasting.add(fate, conn, (ruling, *rules), &answered);
+                    conn.core.lasting.add(fate, conn, (ruling, *rules), (&answered, switched));
                 }
             }
         })

@@ -219,6 +219,21 @@ fn a_pass_tells_who_asks_and_a_refusal_why() {
 }
 
 #[test]
+fn a_restriction_of_methods_holds_for_what_follows_a_switch_of_protocols() {
+    let world = World::new();
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    // Proxies differ in what they leave of a client's wish in a question.
+    for wish in [key, "Connection: upgrade, close\r\nUpgrade: websocket\r\n", "Upgrade: chat\r\n"] {
+        let ask = |device: &str| world.ask("forward_auth", ("GET", "/page"), &format!("{wish}{device}"));
+        assert_eq!(status(&ask(&client_cert(&world.laptop))), 200, "{wish}");
+        let phone = ask(&client_cert(&world.phone));
+        assert_eq!((status(&phone), &reasons(&phone)[0]), (403, &json!("restrict.methods")), "{wish}");
+    }
+    let offer = world.ask("forward_auth", ("GET", "/page"), &format!("Upgrade: h2c\r\n{}", client_cert(&world.phone)));
+    assert_eq!(status(&offer), 200, "no wish, as everywhere");
+}
+
+#[test]
 fn a_restriction_that_cannot_be_kept_is_refused() {
     let world = World::new();
     for path in ["no-store", "sandbox", "policy", "shown", "body", "response", "stream", "narrow"] {

@@ -10,6 +10,7 @@ use super::crowd::Entered;
 use super::leash::Leash;
 use super::serve::heeding;
 use super::{Edge, Entrance};
+use crate::forward::Ends;
 use crate::gate::Behind;
 use crate::request::{Malformed, Progress, ProxyHeader, proxy_header};
 
@@ -19,6 +20,8 @@ pub struct Caller {
     pub peer: IpAddr,
     /// `None`: it is connected to us itself.
     pub behind: Option<Box<Behind>>,
+    /// Of the client's own connection, as the balancer says.
+    pub ends: Option<Ends>,
     /// The balancer ended the client's TLS.
     pub tls: bool,
     /// Of the time for the handshake.
@@ -27,13 +30,15 @@ pub struct Caller {
 
 impl Caller {
     pub const fn itself(peer: IpAddr) -> Self {
-        Self { peer, behind: None, tls: false, spent: Duration::ZERO }
+        Self { peer, behind: None, ends: None, tls: false, spent: Duration::ZERO }
     }
 
     fn told(header: ProxyHeader, balancer: IpAddr, spent: Duration) -> Self {
         let Some(client) = header.client else { return Self { spent, ..Self::itself(balancer) } };
         let connection = header.unique_id.map(|id| String::from_utf8_lossy(&id).into());
-        Self { peer: client.ip(), behind: Some(Box::new(Behind::passed_on(balancer, connection))), tls: header.tls, spent }
+        let behind = Some(Box::new(Behind::passed_on(balancer, connection)));
+        let ends = header.target.map(|target| Ends { source: client, destination: target });
+        Self { peer: client.ip(), behind, ends, tls: header.tls, spent }
     }
 }
 

@@ -64,18 +64,17 @@ impl NoTls {
 }
 
 pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStream, caller: Caller, held: Held) {
-    let Caller { peer, behind, tls, spent } = caller;
+    let Caller { peer, behind, ends, tls, spent } = caller;
     let door = if tls { entrance.door.towards(true) } else { Arc::clone(&entrance.door) };
     let mut conn = Conn::new(Rc::clone(&edge.core), door, peer);
     if behind.is_none() {
         // Else it is the balancer's.
         conn.wire.syn = socket::saved_syn(&stream).as_deref().and_then(syn::signature);
-        if edge.core.house().upstreams.tells
-            && let (Ok(source), Ok(destination)) = (stream.peer_addr(), stream.local_addr())
-        {
-            let plain = |end: SocketAddr| SocketAddr::new(canonical(end.ip()), end.port());
-            conn.client.between(Ends { source: plain(source), destination: plain(destination) });
-        }
+    }
+    if edge.core.house().upstreams.tells
+        && let Some(ends) = if behind.is_none() { ends_of(&stream) } else { ends }
+    {
+        conn.client.between(ends);
     }
     conn.behind = behind;
     conn.front = entrance.believed.as_ref().filter(|believed| believed.trusts(peer)).map(|_| Box::default());
@@ -105,6 +104,11 @@ pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStr
             }
         }
     }
+}
+
+fn ends_of(stream: &TcpStream) -> Option<Ends> {
+    let plain = |end: SocketAddr| SocketAddr::new(canonical(end.ip()), end.port());
+    Some(Ends { source: plain(stream.peer_addr().ok()?), destination: plain(stream.local_addr().ok()?) })
 }
 
 fn count_handshake<T>(edge: &Edge, secured: &Result<T, NoTls>, wire: &Wire) {

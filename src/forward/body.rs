@@ -167,6 +167,14 @@ impl RequestBody {
         (Self::Incoming { rest: Rest::of(incoming, version), left: most, flow: Rc::clone(&flow), paced, expecting: None }, Some(flow))
     }
 
+    /// While it waits for the app to want it.
+    pub(super) fn expecting(&self) -> Option<&Expecting> {
+        match self {
+            Self::Incoming { expecting, .. } => expecting.as_deref(),
+            Self::Empty | Self::Again { .. } => None,
+        }
+    }
+
     /// The request with this body, which waits until the app wants it.
     pub(super) fn expect(mut self, asked: Box<Expecting>, head: request::Parts) -> Request<Self> {
         let mut request = Request::from_parts(head, ());

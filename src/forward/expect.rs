@@ -50,6 +50,11 @@ impl Expecting {
         });
     }
 
+    /// The app's 100, where somebody else hears it: over HTTP/2.
+    pub(super) fn wanted(&self) {
+        self.told.wanted.store(true, Ordering::Release);
+    }
+
     /// Ready when the body is wanted, or the app has not said so in time.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.told.waker.register(cx.waker());

@@ -14,7 +14,7 @@ use std::time::Instant;
 use ::h2::client::{Builder, ResponseFuture, SendRequest};
 use ::h2::{Reason, RecvStream, SendStream};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use tokio::task::AbortHandle;
 
@@ -194,6 +194,13 @@ pub(super) struct Exchanged {
 
 impl Exchanged {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<RecvStream>, ::h2::Error>> {
+        if let Some(expecting) = self.outgoing.body.expecting() {
+            while let Poll::Ready(Some(Ok(interim))) = self.response.poll_informational(cx) {
+                if interim.status() == StatusCode::CONTINUE {
+                    expecting.wanted();
+                }
+            }
+        }
         // How the body fares is told by the response, or by the `Flow`.
         let _ = self.outgoing.poll(cx);
         Pin::new(&mut self.response).poll(cx)

@@ -347,9 +347,11 @@ impl Server {
         }
         // Connections of other clients' own wait for nobody who asks here.
         if whose.is_some() {
-            let idle = (!self.idle.borrow().is_empty()).then(|| self.idle.borrow_mut().remove(0));
-            self.tell_idle(self.idle.borrow().len());
-            drop(idle);
+            let mut stack = self.idle.borrow_mut();
+            let longest = (!stack.is_empty()).then(|| stack.remove(0));
+            self.tell_idle(stack.len());
+            drop(stack);
+            drop(longest);
             self.links.borrow_mut().retain(|link| !link.is_idle());
         }
         self.open.get() >= self.caps.get().open

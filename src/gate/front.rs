@@ -51,8 +51,8 @@ pub struct Behind {
     pub via: Via,
     /// The balancer's name for the client's connection.
     pub connection: Option<Box<str>>,
-    /// A proxy speaks HTTP for it: the certificate is of `Client-Cert`, and what the connection itself shows is the proxy's.
-    pub(super) vouched: bool,
+    /// Proxies that speak HTTP for it, if any: the certificate is of `Client-Cert`, and what the connection itself shows is the last proxy's.
+    pub(super) vouched: Via,
     /// What was said of the client cannot be understood.
     pub(super) fault: Option<Malformed>,
 }
@@ -151,7 +151,8 @@ impl Conn {
                 Err(fault) => (Vec::new(), Some(fault)),
             },
         };
-        let behind = Behind { via: told.via.clone(), vouched: true, fault, ..Behind::default() };
+        let vouched = if told.via.is_empty() { smallvec![self.peer] } else { told.via.clone() };
+        let behind = Behind { via: told.via.clone(), vouched, fault, ..Behind::default() };
         let mut conn = self.behind(told.client, told.https, behind);
         conn.chain = chain.into_iter().map(CertificateDer::from).collect();
         if let Some(Shown { ja4, ja3, h2 }) = told.shown.as_deref().cloned() {
@@ -185,7 +186,14 @@ impl Conn {
 
     /// Whether a proxy's certificate fields, and not TLS, show the device.
     pub(super) fn is_vouched(&self) -> bool {
-        self.behind.as_ref().is_some_and(|behind| behind.vouched)
+        self.behind.as_ref().is_some_and(|behind| !behind.vouched.is_empty())
+    }
+
+    /// Whether whoever spoke for the client may still do so: requests are asked of whom they are anew, streams that run are not.
+    pub(super) fn is_still_vouched(&self, house: &House) -> bool {
+        let Some(behind) = self.behind.as_ref().filter(|behind| !behind.vouched.is_empty()) else { return true };
+        let believed = house.rules.believed.get(&self.door.listener);
+        believed.is_some_and(|believed| behind.vouched.iter().all(|proxy| believed.trusts(*proxy)))
     }
 
     /// The request's id, where a trusted proxy has given it one that is fit to pass on.

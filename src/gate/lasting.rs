@@ -43,6 +43,8 @@ struct Stream {
     /// The serial of the rules that the ruling was made by.
     rules: u64,
     method: Method,
+    /// A tunnel.
+    switched: bool,
     host: Host,
     path: PathAndQuery,
     /// Those that rules name.
@@ -62,7 +64,14 @@ struct Seen {
 const EVERY: Duration = Duration::from_secs(1);
 
 impl Lasting {
-    pub(super) fn add(&self, fate: &Rc<Fate>, conn: &Rc<Conn>, (ruling, rules): (&Rc<Ruling>, u64), answered: &Answered) {
+    /// `switched`: to another protocol.
+    pub(super) fn add(
+        &self,
+        fate: &Rc<Fate>,
+        conn: &Rc<Conn>,
+        (ruling, rules): (&Rc<Ruling>, u64),
+        (answered, switched): (&Answered, bool),
+    ) {
         let Some((method, host, path, headers)) = answered.asked() else { return };
         let stream = Stream {
             fate: Rc::downgrade(fate),
@@ -70,6 +79,7 @@ impl Lasting {
             ruling: Rc::clone(ruling),
             rules,
             method: method.clone(),
+            switched,
             host: host.clone(),
             path: path.clone(),
             headers: unnamed(headers),
@@ -137,6 +147,9 @@ impl Stream {
         let now = timestamp(began);
         let known = self.conn.known(house, began, instant).await;
         let Some(fate) = self.fate.upgrade() else { return };
+        if !self.conn.is_still_vouched(house) {
+            return fate.say(Say::Cut);
+        }
         let rules = &house.rules;
         let Some(app) = rules.policy.app_at(&self.host, self.path.path()) else { return fate.say(Say::Cut) };
         let drift = self.conn.drifts(house, &known, app, (now, instant));
@@ -180,6 +193,7 @@ impl Stream {
         }
         after.merged == before.merged
             && policy.allows_method(&after.merged, self.method.as_str())
+            && (!self.switched || policy.allows_method(&after.merged, "CONNECT"))
             && !policy.path_refused(restrictions, self.path.path())
     }
 }

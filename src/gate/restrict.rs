@@ -37,19 +37,32 @@ pub fn restrict<'a>(
     } else {
         None
     };
+    keep(conn, house, (ask, ruling), (request, upgrade.is_some()), visit)?;
+    Ok(upgrade)
+}
+
+/// The restrictions that need no body. `leaves`: HTTP, behind an answer that agrees to it.
+pub fn keep<'a>(
+    conn: &Conn,
+    house: &'a House,
+    (ask, ruling): (&Ask, &'a Ruling),
+    (request, leaves): (&Request<Incoming>, bool),
+    visit: &mut Visit,
+) -> Result<(), Refusal<'a>> {
+    let (policy, decision) = (&house.rules.policy, &ruling.decision);
     let restrictions = decision.done.restrictions;
     if restrictions.is_empty() {
-        return Ok(upgrade);
+        return Ok(());
     }
     let limits = restrictions.iter().map(|id| policy.restriction(id));
     let closed = |method: &str| !policy.allows_method(&decision.merged, method);
-    let (key, by) = if closed(request.method().as_str()) || (upgrade.is_some() && closed("CONNECT")) {
+    let (key, by) = if closed(request.method().as_str()) || (leaves && closed("CONNECT")) {
         (RestrictionKey::Methods, By::Method)
     } else if policy.path_refused(restrictions, ask.target.path()) {
         (RestrictionKey::Paths, By::Path)
     } else {
         match house.rules.rates.check(policy.app_name(decision.app), subject(conn, ruling), limits, visit.started()) {
-            Ok(()) => return Ok(upgrade),
+            Ok(()) => return Ok(()),
             Err(later) => (RestrictionKey::Requests, By::Rate { retry_after: later.0 }),
         }
     };

@@ -5,14 +5,14 @@
 use std::cell::OnceCell;
 use std::rc::Rc;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, FORWARDED, HOST};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, FORWARDED, HOST, SEC_WEBSOCKET_KEY};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 
 use super::answer::{app, asserted, blocked, page, turn_away};
 use super::assertion::Signed;
 use super::memo::Ruling;
-use super::restrict::restrict;
+use super::restrict::keep;
 use super::{Ask, Conn, House, Unasked, ask, counted, instead, notice, rule};
 use crate::forward::{self, Body, Rest};
 use crate::model::Reason;
@@ -36,7 +36,7 @@ pub async fn answer(asker: &Rc<Conn>, mut request: Request<Incoming>) -> Respons
             as_asked(&mut request, method);
             refusing(turn_away(asker, &house, request, &unasked, &mut visit), manner)
         }
-        Ok(conn) => match place(&request, &conn, &house, &mut visit) {
+        Ok((conn, leaves)) => match place(&request, &conn, &house, &mut visit) {
             Err(unasked) => {
                 as_asked(&mut request, method);
                 refusing(turn_away(&conn, &house, request, &unasked, &mut visit), manner)
@@ -44,7 +44,7 @@ pub async fn answer(asker: &Rc<Conn>, mut request: Request<Incoming>) -> Respons
             Ok(ask) => {
                 let known = conn.known(&house, visit.began(), visit.started()).await;
                 let ruling = rule(&conn, &house, &ask, &request, known, &mut visit);
-                match passes(&conn, &house, (&ask, &ruling), &request, &mut visit) {
+                match passes(&conn, &house, (&ask, &ruling), (&request, leaves), &mut visit) {
                     Ok(assertion) => pass(&ruling, assertion.as_deref(), request, &visit),
                     Err(refusal) => {
                         as_asked(&mut request, method);
@@ -57,8 +57,8 @@ pub async fn answer(asker: &Rc<Conn>, mut request: Request<Incoming>) -> Respons
     counted(visit, answer, None)
 }
 
-/// Makes of the question the request that it is about, of the client that it is of. Only who is listed may ask.
-fn read(asker: &Rc<Conn>, house: &House, request: &mut Request<Incoming>, visit: &mut Visit) -> Result<Rc<Conn>, Unasked> {
+/// Makes of the question the request that it is about, of the client that it is of, which may want to leave HTTP. Only who is listed may ask.
+fn read(asker: &Rc<Conn>, house: &House, request: &mut Request<Incoming>, visit: &mut Visit) -> Result<(Rc<Conn>, bool), Unasked> {
     visit.asked(request.method().clone(), None, None);
     if let Some(keys) = ask::keys(request.method(), request.uri().path(), house) {
         return Err(keys);
@@ -78,12 +78,14 @@ fn read(asker: &Rc<Conn>, house: &House, request: &mut Request<Incoming>, visit:
     if let Some(id) = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()) {
         visit.client_request_id(id);
     }
-    // An `Upgrade` is the client's wish to the proxy that asks, which carries it or not; the question itself wants none.
+    // An `Upgrade` is the client's wish to the proxy that asks, which carries it or not; the question itself wants none. Many proxies leave it out of
+    // their questions, and of a WebSocket only the key.
+    let leaves = hop::wants_upgrade(headers, &asked.method) || headers.contains_key(SEC_WEBSOCKET_KEY);
     hop::strip_request(headers, |_| {});
     headers.insert(HOST, asked.host);
     *request.method_mut() = asked.method;
     *request.uri_mut() = Uri::from(asked.target);
-    Ok(conn)
+    Ok((conn, leaves))
 }
 
 /// The app and the place in it. What is ours on every host is no app's, here too, and the proxy that asks has nothing to carry it to.
@@ -103,7 +105,7 @@ fn passes<'a>(
     conn: &Conn,
     house: &'a House,
     (ask, ruling): (&'a Ask, &'a Ruling),
-    request: &Request<Incoming>,
+    (request, leaves): (&Request<Incoming>, bool),
     visit: &mut Visit,
 ) -> Result<Option<Rc<Signed>>, Refusal<'a>> {
     if Permit::of(&ruling.decision).is_none() {
@@ -113,7 +115,7 @@ fn passes<'a>(
         instead(conn, house, (ruling, &OnceCell::new()), Reason::Unenforceable, visit);
         return Err(Refusal::Unenforceable { app: app(house, ask.app) });
     }
-    restrict(conn, house, (ask, ruling), request, visit)?;
+    keep(conn, house, (ask, ruling), (request, leaves), visit)?;
     asserted(conn, house, (ask, ruling), visit)
 }
 

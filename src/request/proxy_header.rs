@@ -22,6 +22,8 @@ pub struct ProxyHeader {
     /// The client, its address canonical: an IPv4-mapped IPv6 address is IPv4. `None`: the connection is the balancer's own (`LOCAL`), or it carries
     /// what has no such address (`UNKNOWN`, `UNSPEC`, Unix sockets); then the connection's own addresses count.
     pub client: Option<SocketAddr>,
+    /// Where the client connected to, with `client` and canonical as that is.
+    pub target: Option<SocketAddr>,
     /// The balancer's name for the connection (`PP2_TYPE_UNIQUE_ID`), at most 128 bytes of any kind.
     pub unique_id: Option<Box<[u8]>>,
     /// The client spoke TLS with the balancer (`PP2_CLIENT_SSL` of `PP2_TYPE_SSL`).
@@ -60,12 +62,12 @@ fn version_1(bytes: &[u8]) -> Result<Progress, Malformed> {
     };
     let line = line.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(Malformed("the PROXY line does not end with CRLF"))?;
     let text = std::str::from_utf8(line).ok().filter(|text| text.is_ascii()).ok_or(Malformed("the PROXY line is not ASCII"))?;
-    let client = client_of_line(text)?;
-    Ok(Progress::Whole(ProxyHeader { client, ..ProxyHeader::default() }, end + 1))
+    let (client, target) = ends_of_line(text)?.unzip();
+    Ok(Progress::Whole(ProxyHeader { client, target, ..ProxyHeader::default() }, end + 1))
 }
 
 /// Section 2.1: five words parted by single spaces, or `UNKNOWN` with anything behind it.
-fn client_of_line(line: &str) -> Result<Option<SocketAddr>, Malformed> {
+fn ends_of_line(line: &str) -> Result<Option<(SocketAddr, SocketAddr)>, Malformed> {
     const WORDS: Malformed = Malformed("the PROXY line has not the words that it must have");
     let mut words = line.split(' ').skip(1);
     let family = words.next().ok_or(WORDS)?;
@@ -81,9 +83,9 @@ fn client_of_line(line: &str) -> Result<Option<SocketAddr>, Malformed> {
         "TCP6" => text.parse::<Ipv6Addr>().map(IpAddr::V6).map_err(|_| Malformed("the PROXY line has an address that is not IPv6")),
         _ => Err(Malformed("the PROXY line has a protocol that is not TCP4, TCP6 or UNKNOWN")),
     };
-    let (source, _) = (address(source)?, address(target)?);
-    let (from, _) = (port(from)?, port(to)?);
-    Ok(Some(SocketAddr::new(source.to_canonical(), from)))
+    let (source, target) = (address(source)?, address(target)?);
+    let (from, to) = (port(from)?, port(to)?);
+    Ok(Some((SocketAddr::new(source.to_canonical(), from), SocketAddr::new(target.to_canonical(), to))))
 }
 
 /// Digits without a sign, and without a zero in front of others.
@@ -125,16 +127,15 @@ enum Command {
 fn block(header: &[u8], family: u8) -> Result<ProxyHeader, Malformed> {
     const SHORT: Malformed = Malformed("the PROXY header is too short for its addresses");
     let mut block = Reader(header.get(V2_HEAD..).unwrap_or_default());
-    let client = match family {
+    let ends = match family {
         0x00 => None,
         0x11 => {
-            let [a, b, c, d, _, _, _, _, high, low, _, _] = block.array::<12>().ok_or(SHORT)?;
-            Some(SocketAddr::new(IpAddr::from([a, b, c, d]), u16::from_be_bytes([high, low])))
+            let (source, target) = (block.array::<4>().ok_or(SHORT)?, block.array::<4>().ok_or(SHORT)?);
+            Some((IpAddr::from(source), IpAddr::from(target)))
         }
         0x21 => {
-            let (source, _) = (block.array::<16>().ok_or(SHORT)?, block.array::<16>().ok_or(SHORT)?);
-            let [high, low, _, _] = block.array::<4>().ok_or(SHORT)?;
-            Some(SocketAddr::new(IpAddr::from(source).to_canonical(), u16::from_be_bytes([high, low])))
+            let (source, target) = (block.array::<16>().ok_or(SHORT)?, block.array::<16>().ok_or(SHORT)?);
+            Some((IpAddr::from(source).to_canonical(), IpAddr::from(target).to_canonical()))
         }
         0x31 => {
             block.take(216).ok_or(SHORT)?;
@@ -143,7 +144,12 @@ fn block(header: &[u8], family: u8) -> Result<ProxyHeader, Malformed> {
         0x12 | 0x22 | 0x32 => return Err(Malformed("the PROXY header is of datagrams, and this is a stream")),
         _ => return Err(Malformed("the PROXY header has an address family that it cannot have")),
     };
-    let mut said = ProxyHeader { client, ..ProxyHeader::default() };
+    let mut said = ProxyHeader::default();
+    if let Some((source, target)) = ends {
+        let (from, to) = (block.array().ok_or(SHORT)?, block.array().ok_or(SHORT)?);
+        said.client = Some(SocketAddr::new(source, u16::from_be_bytes(from)));
+        said.target = Some(SocketAddr::new(target, u16::from_be_bytes(to)));
+    }
     more(header, block, &mut said)?;
     Ok(said)
 }
@@ -287,8 +293,12 @@ mod tests {
         assert_eq!(client(&v2(0x21, 0x11, &FOUR)), four);
         let mapped = [&[0; 10][..], &[255, 255, 192, 0, 2, 7], &[0; 16], &[0xd4, 0x31, 0, 0]].concat();
         assert_eq!(client(&v2(0x21, 0x21, &mapped)), four);
+        let target = |bytes: &[u8]| whole(bytes).target.unwrap().to_string();
+        assert_eq!(target(&v2(0x21, 0x11, &FOUR)), "10.0.0.1:443");
+        assert_eq!(target(b"PROXY TCP6 ::ffff:192.0.2.7 ::1 54321 443\r\n"), "[::1]:443");
         for own in [v2(0x20, 0x11, &FOUR), v2(0x21, 0x00, &[]), v2(0x21, 0x31, &[0; 216]), b"PROXY UNKNOWN\r\n".to_vec()] {
             assert_eq!(client(&own), None);
+            assert_eq!(whole(&own).target, None);
         }
     }
 

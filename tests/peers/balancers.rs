@@ -46,6 +46,52 @@ fn the_client_is_whom_the_header_names() {
     assert_eq!(peer.status(&get("X-Forwarded-For: 10.1.2.3\r\n")), 403, "another network, whatever it says of itself");
 }
 
+/// An app that is told whose each connection is: the line that each of its next `n` connections begins with.
+fn told_of(n: usize) -> (World, std::thread::JoinHandle<Vec<String>>) {
+    use std::io::{BufRead, BufReader};
+    let app = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = app.local_addr().unwrap();
+    let heard = std::thread::spawn(move || {
+        let hear = |_| {
+            let (mut stream, _) = app.accept().unwrap();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let first = lines.next().unwrap().unwrap();
+            assert!(lines.any(|line| line.unwrap().is_empty()), "a request follows");
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
+            first
+        };
+        (0..n).map(hear).collect()
+    });
+    let apps = format!(
+        "\n  - {{name: wiki, owner: knowledge, hosts: [wiki.localhost], rules: [{{name: all, then: forward}}],\n     \
+         upstream: {{servers: [\"http://{address}\"], proxy_protocol: v1}}}}"
+    );
+    (World::with(|config| config.set("apps", &apps)), heard)
+}
+
+#[test]
+fn an_app_is_told_both_ends_of_the_clients_connection_as_the_balancer_was() {
+    let headers = [line("10.2.2.3").into_bytes(), second(&[]), b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n".to_vec()];
+    let (world, heard) = told_of(headers.len() + 1);
+    for header in headers {
+        let mut peer = world.connect("passed");
+        peer.send(&header);
+        assert_eq!(peer.status(&get("")), 200);
+    }
+    // Of whom a proxy speaks for, nobody told the ports.
+    let mut peer = world.connect("both");
+    peer.send(line("10.9.0.1"));
+    assert_eq!(peer.status(&get("X-Forwarded-For: 203.0.113.9\r\n")), 200);
+    let expected = [
+        "PROXY TCP4 10.2.2.3 10.0.0.1 54321 443",
+        "PROXY TCP4 10.1.2.3 10.0.0.1 54321 443",
+        "PROXY TCP6 2001:db8::7 2001:db8::1 4711 443",
+        "PROXY TCP4 203.0.113.9 0.0.0.0 0 0",
+    ];
+    assert_eq!(heard.join().unwrap(), expected);
+}
+
 #[test]
 fn a_balancer_that_ended_tls_says_so() {
     let world = World::new();

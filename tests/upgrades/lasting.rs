@@ -122,6 +122,56 @@ fn a_reload_ends_what_the_new_rules_would_not_let_in() {
 }
 
 #[test]
+fn a_reload_that_permits_other_methods_ends_tunnels_that_no_longer_may_be() {
+    let rules = "{name: other, when: {http.path: /other}, then: forward}, {name: all, then: restrict, with: [some]}";
+    let lab = Lab::new();
+    let app = app();
+    let with = |methods: &str| config(&app, "", rules).set("restrictions", &format!("{{some: {{methods: [{methods}]}}}}"));
+    let yaml = with("GET, POST");
+    let proxy = lab.start(&with("GET, CONNECT"));
+    let world = World { app, lab, proxy };
+    let mut closed = world.tunnel();
+    let mut kept = world.plain();
+    kept.write(OPEN.replace("/ws?a=b", "/other").as_bytes());
+    assert!(kept.head().unwrap().starts_with("HTTP/1.1 101 "));
+    world.lab.configure(&yaml);
+    world.proxy.signal(libc::SIGHUP);
+    assert_eq!(closed.rest(), b"");
+    world.cut("decision.changed", 1.0);
+    kept.write(b"still here");
+    assert_eq!(kept.take(10), b"still here");
+    let mut anew = world.plain();
+    anew.write(OPEN.as_bytes());
+    assert!(anew.head().unwrap().starts_with("HTTP/1.1 403 "), "as it would be if it began now");
+}
+
+#[test]
+fn whom_a_proxy_spoke_for_loses_its_streams_when_the_proxy_is_believed_no_more() {
+    let lab = Lab::new();
+    let app = app();
+    let config = config(&app, "", "{name: office, when: {net.zone: office}, then: forward}, {name: rest, then: block}")
+        .set("networks", "{office: [10.1.0.0/16, 127.0.0.0/8]}")
+        .set("listeners", "\n  - {name: plain, bind: [\"127.0.0.1:0\"], forwarded: {trusted: [127.0.0.1]}}");
+    let proxy = lab.start(&config);
+    let world = World { app, lab, proxy };
+    let one = |path: &str, fields: &str| {
+        let mut client = world.plain();
+        client.write(OPEN.replace("/ws?a=b", path).replace("\r\n\r\n", &format!("\r\n{fields}\r\n")).as_bytes());
+        let head = client.head().unwrap();
+        assert!(head.starts_with("HTTP/1.1 101 ") || head.starts_with("HTTP/1.1 200 "), "{head}");
+        client
+    };
+    let mut itself = one("/ws", "");
+    let mut spoken_for = one("/ws", "X-Forwarded-For: 10.1.2.3\r\n");
+    world.lab.configure(&config.replace("trusted: [127.0.0.1]", "trusted: [10.9.0.0/16]"));
+    world.proxy.signal(libc::SIGHUP);
+    assert_eq!(spoken_for.rest(), b"");
+    world.cut("decision.changed", 1.0);
+    itself.write(b"still here");
+    assert_eq!(itself.take(10), b"still here");
+}
+
+#[test]
 fn websockets_are_told_that_the_proxy_ends() {
     let (half, halves) = channel::<()>();
     let halves = Mutex::new(halves);
@@ -138,7 +188,8 @@ fn websockets_are_told_that_the_proxy_ends() {
         assert_eq!(peer.take(8), [0x88, 0x82, 1, 2, 3, 4, 2, 235]);
         peer.write(&frame(8, &[3, 233]));
     });
-    let mut world = World::with(app, "", |config| config.set("limits", "{drain: 10s}"));
+    // One worker tells all its streams before any goes on.
+    let mut world = World::with(app, "", |config| config.set("limits", "{drain: 10s}").set("workers", "1"));
     let mut quiet = world.tunnel();
     let mut slow = world.plain();
     slow.write(OPEN.replace("/ws?a=b", "/slow").as_bytes());

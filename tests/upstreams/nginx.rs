@@ -117,3 +117,41 @@ fn nginx_on_unix_sockets_by_http2_and_told_of_clients() {
     // A server that waits for the header takes nothing else.
     assert_eq!(get(&proxy, "untold", "/").status, 502);
 }
+
+#[test]
+fn checks_go_the_way_that_requests_go() {
+    let lab = Lab::new();
+    let (_nginx, port) = start(&lab);
+    lab.write("well.txt", "well");
+    let tls = "tls: {ca: [certs/edge-ca.pem]}";
+    let way = |upstream: &str, path: &str| format!("{{{upstream}, health: {{path: /files/{path}, every: 100ms, fall: 1}}}}");
+    let ways = [
+        ("unix1", "servers: [\"unix:http1.sock\"]".to_owned()),
+        ("unix2", "servers: [\"unix:http2.sock\"], protocol: h2c".to_owned()),
+        ("told2", "servers: [\"unix:told2.sock\"], protocol: h2c, proxy_protocol: v2".to_owned()),
+        ("tls1", format!("servers: [\"https://127.0.0.1:{port}\"], {tls}")),
+        ("tls2", format!("servers: [\"https://127.0.0.1:{port}\"], protocol: h2, {tls}")),
+    ];
+    let mut apps: Vec<(&str, String)> = ways.iter().map(|(name, upstream)| (*name, way(upstream, "well.txt"))).collect();
+    apps.push(("missing", way(&ways[4].1, "missing.txt")));
+    // Nobody trusts the issuer; and what listens there speaks HTTP/1.1 alone.
+    apps.push(("stranger", way(&format!("servers: [\"https://127.0.0.1:{port}\"], tls: {{ca: [certs/device-ca.pem]}}"), "well.txt")));
+    apps.push(("other", way("servers: [\"unix:http1.sock\"], protocol: h2c", "well.txt")));
+    let proxy = lab.start(&config(&apps));
+    let address = |app: &str| {
+        let told: serde_json::Value = serde_json::from_str(&proxy.admin_get("/api/v1/servers").1).unwrap();
+        let apps = told["apps"].as_array().unwrap();
+        apps.iter().find(|told| told["app"] == app).unwrap()["servers"][0]["addresses"][0].clone()
+    };
+    for (app, _) in &ways {
+        let told = eventually(&format!("{app} is checked"), || Some(address(app)).filter(|told| told["state"] != "unchecked"));
+        assert_eq!((&told["state"], &told["check"]["status"]), (&"up".into(), &200.into()), "{app}: {told}");
+        // And again, by connections that all end.
+        proxy.metric_reaches("vestibule_upstream_checks_total", &[("app", app), ("result", "passed")], 3.0);
+        assert_eq!(get(&proxy, app, "/files/well.txt").body, "well", "{app}");
+    }
+    for (app, why) in [("missing", "status 404"), ("stranger", "certificate"), ("other", "HTTP/2")] {
+        let told = eventually(&format!("{app} is down"), || Some(address(app)).filter(|told| told["state"] == "down"));
+        assert!(told["check"]["why"].as_str().unwrap().contains(why), "{app}: {told}");
+    }
+}

@@ -640,3 +640,26 @@ fn trailers_that_a_client_announces_pass_to_an_app_of_http1() {
         }
     });
 }
+
+#[test]
+fn a_client_that_asks_first_sends_its_body_as_soon_as_the_app_wants_it() {
+    worker(async {
+        let app = app(&Builder::new(), |mut call| async move {
+            assert_eq!(call.request.headers()["expect"], "100-continue");
+            call.answer.send_informational(Response::builder().status(103).body(()).unwrap()).unwrap();
+            call.answer.send_informational(Response::builder().status(100).body(()).unwrap()).unwrap();
+            assert_eq!(call.read().await.0, b"hello");
+            call.reply("ok");
+        })
+        .await;
+        let front = way(&app).start().await;
+        let begun = Instant::now();
+        let mut client = Peer::to(front.address).await;
+        client.write("POST / HTTP/1.1\r\nHost: wiki\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n").await;
+        assert!(client.head().await.starts_with("HTTP/1.1 100 "));
+        client.write("hello").await;
+        assert!(client.rest().await.ends_with("ok"));
+        // Who says nothing is waited for, a second.
+        assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    });
+}

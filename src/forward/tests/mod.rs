@@ -5,6 +5,7 @@ mod bodies;
 mod heads;
 mod http2;
 mod pool;
+mod seams;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
