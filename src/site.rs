@@ -6,6 +6,7 @@ mod expiry;
 mod gauges;
 mod history;
 mod keys;
+mod made;
 mod office;
 mod pulse;
 mod sockets;
@@ -27,17 +28,17 @@ pub use self::expiry::{Ending, endings};
 pub use self::heap::Heap;
 use self::history::{Historian, How};
 use self::keys::{KeyFolder, KeysError};
+use self::made::{entrances, files, rules, sources};
 use self::office::Office;
 use self::sockets::{Bound, adopt, hand_out, open_new, wanted};
 use self::supervisor::Supervisor;
 use self::upgrade::{Inherited, Predecessor};
 pub use self::upgrade::{PATIENCE as UPGRADE_PATIENCE, Program, Successor, UpgradeError};
 use self::worker::{Command, Worker};
-use crate::config::{self, Configuration, Listener, Report, Texts};
-use crate::edge::{Crowd, Entrance, Entrances, Setup, TlsError, Vouching};
+use crate::config::{self, Configuration, Report, Texts};
+use crate::edge::{Crowd, Entrances, Setup, TlsError, Vouching};
 use crate::forward::{Insecure, Rates, Rounds, Secure, Servers};
-use crate::gate::{Believed, Door, Middleboxes, Rules};
-use crate::policy::Policy;
+use crate::gate::Rules;
 use crate::posture::{self, Memory, Posture};
 use crate::record::{LogError, LogWriter, Record, Writer};
 
@@ -68,6 +69,8 @@ pub enum Error {
         "systemd passed a socket for {addr}, and no listener binds that; add it to a listener's `bind`, or take it out of the socket unit"
     )]
     Unclaimed { addr: SocketAddr },
+    #[error("the proxy is stopping, or another process is about to take its place; no configuration is taken any more")]
+    Leaving,
     #[error("a thread cannot be started: {0}")]
     Thread(io::Error),
     #[error("the metrics cannot be registered: {0}")]
@@ -301,7 +304,7 @@ impl Running {
 
     /// Another process serves, with the sockets of `kept`: closes these without a look at who waits there, for that process sees to them.
     /// What runs here may finish, as at `stop`.
-    pub fn hand_over(self, to: u32, kept: &[SocketAddr]) -> usize {
+    pub fn hand_over(&self, to: u32, kept: &[SocketAddr]) -> usize {
         self.site.supervisor.handed_over(to);
         if let Some(office) = &*held(&self.site.office) {
             office.close();
@@ -310,7 +313,7 @@ impl Running {
     }
 
     /// Stops accepting, lets what runs finish up to `limits.drain`, then ends. Gives back how many connections were cut.
-    pub fn stop(self) -> usize {
+    pub fn stop(&self) -> usize {
         self.site.stop(&[])
     }
 
@@ -335,6 +338,10 @@ impl Site {
     fn reload(&self, how: How) -> Result<Reloaded, Error> {
         // One at a time, the counting included: a signal, a changed file and the API come by different threads.
         let mut state = held(&self.state);
+        // Asked here, where nobody can begin to stop meanwhile: what would be opened now nobody would empty and close.
+        if self.draining.load(Relaxed) || self.succeeding.load(Relaxed) {
+            return Err(Error::Leaving);
+        }
         let before = office::stamps(files(&state.configuration));
         let previous = state.configuration.policy.revision.clone();
         self.supervisor.reloading("taking the configuration anew");
@@ -520,87 +527,6 @@ impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Site").field("path", &self.path).field("admin", &self.admin_addr).finish_non_exhaustive()
     }
-}
-
-/// What rules share with the rules before and after them.
-type Lasting<'a> = (Arc<Posture>, Arc<Memory>, Arc<Rates>, Arc<Servers>, Arc<Middleboxes>, Option<&'a KeyFolder>);
-
-fn rules(
-    configuration: &Configuration,
-    entrances: &Entrances,
-    (posture, memory, rates, servers, middleboxes, keys): Lasting<'_>,
-    serial: u64,
-) -> Rules {
-    let trust = entrances.iter().filter_map(|(name, entrance)| {
-        let trust = entrance.tls.as_ref()?.trust.as_ref()?;
-        Some((Arc::clone(name), Arc::clone(trust)))
-    });
-    Rules {
-        serial,
-        policy: Policy::compile(configuration.policy.clone()),
-        routes: configuration.routes.clone(),
-        limits: configuration.limits.clone(),
-        fingerprints: configuration.fingerprints.clone(),
-        known: Arc::clone(&configuration.known),
-        middleboxes,
-        trust: trust.collect(),
-        believed: entrances
-            .iter()
-            .filter_map(|(name, entrance)| Some((Arc::clone(name), Arc::clone(entrance.believed.as_ref()?))))
-            .collect(),
-        posture,
-        memory,
-        rates,
-        servers,
-        notary: keys.map(|keys| keys.notary(&configuration.assertion)),
-    }
-}
-
-fn entrances(configuration: &Configuration, before: &Entrances) -> Result<Entrances, Error> {
-    // A redirect leads to the first TLS listener's port.
-    let https = configuration.listeners.iter().find(|l| l.tls.is_some()).and_then(|l| l.bind.first()).map_or(443, SocketAddr::port);
-    let entrance = |listener: &Listener| -> Result<(Arc<str>, Arc<Entrance>), Error> {
-        let name: Arc<str> = Arc::from(listener.name.as_str());
-        let known = before.get(&name).and_then(|entrance| entrance.tls.as_ref());
-        let tls = match &listener.tls {
-            Some(tls) => Some(Setup::after(known, tls).map_err(|source| Error::Tls { listener: listener.name.clone(), source })?),
-            None => None,
-        };
-        let redirect_port = listener.redirect_to_https.then_some(https);
-        let door =
-            Arc::new(Door { listener: Arc::clone(&name), https: tls.is_some(), redirect_port, asked: listener.forward_auth.is_some() });
-        let balancers = listener.proxy_protocol.as_deref().map(Arc::from);
-        let vouching = listener.forwarded.as_ref().map(Vouching::load).transpose();
-        let vouching = vouching.map_err(|source| Error::Tls { listener: listener.name.clone(), source })?;
-        // Without a word on device certificates none is believed: it takes a proxy that lets no client send its own.
-        let (trust, vouching) = vouching.map_or_else(Default::default, |vouching| (vouching.trust, vouching.expiries));
-        let believed = (listener.forwarded.is_some() || listener.forward_auth.is_some()).then(|| {
-            let askers = listener.forward_auth.clone().unwrap_or_default();
-            let trusted = listener.forwarded.iter().flat_map(|forwarded| &forwarded.trusted).chain(&askers).copied().collect();
-            Arc::new(Believed { trusted, askers, trust })
-        });
-        Ok((name, Arc::new(Entrance { door, tls, balancers, believed, vouching })))
-    };
-    configuration.listeners.iter().map(entrance).collect()
-}
-
-/// Every file whose change calls for a reload.
-fn files(configuration: &Configuration) -> Vec<PathBuf> {
-    let tls = configuration.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    let of_tls = tls.flat_map(|tls| {
-        let pairs = tls.certificates.iter().flat_map(|files| [files.cert.clone(), files.key.clone()]);
-        pairs.chain(tls.client_ca.iter().cloned()).chain(tls.client_crl.iter().cloned())
-    });
-    let known = configuration.fingerprints.known.iter();
-    let forwarded = configuration.listeners.iter().filter_map(|listener| listener.forwarded.as_ref());
-    let vouched = forwarded.flat_map(|forwarded| forwarded.client_ca.iter().chain(&forwarded.client_crl));
-    let of_apps = Secure::files(&configuration.routes);
-    let own = configuration.files.iter().chain(&configuration.policy_dir).chain(known).chain(vouched).cloned();
-    own.chain(of_tls).chain(of_apps).collect()
-}
-
-fn sources(configuration: &Configuration) -> Vec<(&str, std::time::Duration)> {
-    configuration.policy.sources.iter().map(|source| (source.name.as_str(), source.ttl)).collect()
 }
 
 /// Each is counted from 0: a series that began with its first use would have no increase to see.

@@ -15,6 +15,7 @@ use vestibule::cli::lab_ca::Issued;
 const FIT: &str = "ownership=corporate state=approved posture.os_supported=ok posture.screen_lock=ok";
 const DOCS_URL: &str = "https://wiki.corp.example/.well-known/vestibule/jwks.json";
 const JWKS: &str = "/.well-known/vestibule/jwks.json";
+const KEYS_UP: &str = "vestibule_assertion_keys_up";
 const HOST: &str = "wiki.localhost";
 const GET: &str = "GET /page HTTP/1.1\r\nHost: wiki.localhost\r\n\r\n";
 
@@ -292,18 +293,15 @@ fn jose() -> PathBuf {
 
 #[test]
 fn keys_rotate_under_load_and_an_app_that_keeps_them_by_kid_notices_nothing() {
-    let world = World::new(
-        |lab| {
-            // Long enough for a slow machine to start the proxy and all clients.
-            let begins = now() + 8;
-            key_at(lab, begins - 86_400);
-            key_at(lab, begins);
-        },
-        |config| config,
-    );
+    let world = World::new(|lab| key_at(lab, now() - 86_400), |config| config);
     let laptop = world.lab.device("laptop", FIT);
-    let published = kids(&world.proxy.admin_get(JWKS).1);
-    assert_eq!(published.len(), 2, "the next key is there before it signs");
+    // Time enough for every client to have asked before.
+    let begins = now() + 8;
+    key_at(&world.lab, begins);
+    let published = eventually("the next key is there before it signs", || {
+        let published = kids(&world.proxy.admin_get(JWKS).1);
+        (published.len() == 2).then_some(published)
+    });
     let (rotated, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let seen: Vec<Vec<String>> = std::thread::scope(|scope| {
         let client = |number: usize| {
@@ -381,11 +379,31 @@ fn keys_that_come_and_go_while_it_runs_and_one_that_is_none() {
     // Broken while it runs: what was in force stays, and says so.
     std::fs::write(lab.path("keys/c.pem"), "no key").unwrap();
     proxy.metric_reaches("vestibule_assertion_keys_total", &[("event", "failed")], 1.0);
+    assert_eq!((proxy.metrics().has(KEYS_UP), proxy.metrics().sum(KEYS_UP, &[])), (true, 0.0));
     told_status(&mut client);
     assert_eq!(kids(&proxy.admin_get(JWKS).1), second);
     assert!(proxy.stderr().contains("c.pem"));
+    std::fs::remove_file(lab.path("keys/c.pem")).unwrap();
+    proxy.metric_reaches(KEYS_UP, &[], 1.0);
     let secret = std::fs::read_to_string(lab.path("keys/b.pem")).unwrap();
     assert!(!proxy.stderr().contains(secret.lines().nth(1).unwrap()));
+}
+
+#[test]
+fn keys_are_looked_after_until_the_end() {
+    let origin = Origin::answering(Reply::text("ok"));
+    let lab = Lab::new();
+    let mut proxy = lab.start(&config(&origin.url()).set("limits", "{drain_delay: 10m}"));
+    proxy.signal(libc::SIGTERM);
+    eventually("it is no longer ready", || (proxy.admin_get("/readyz").0 == 503).then_some(()));
+    key_at(&lab, now() + 86_400);
+    eventually("the next key is published by who stops, too", || (kids(&proxy.admin_get(JWKS).1).len() == 2).then_some(()));
+    eventually("it ends", || {
+        if proxy.is_running() {
+            proxy.signal(libc::SIGTERM);
+        }
+        (!proxy.is_running()).then_some(())
+    });
 }
 
 #[test]

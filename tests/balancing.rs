@@ -462,12 +462,17 @@ fn names_are_looked_up_again_all_addresses_are_used_and_the_last_answer_holds() 
         let labels = [("server", format!("http://app.test:{port}"))];
         let labels = labels.each_ref().map(|(label, value)| (*label, value.as_str()));
         assert_eq!(proxy.metrics().sum("vestibule_upstream_addresses", &labels), 2.0);
+        assert_eq!(proxy.metrics().sum("vestibule_upstream_resolved", &labels), 1.0);
 
         std::fs::write(&hosts, "127.0.0.3 app.test\n").unwrap();
         become_(&both[1..]);
         assert_eq!(shares(&mut client, 20), all(&["127.0.0.3"], 20));
         std::fs::write(&hosts, "").unwrap();
         proxy.metric_reaches("vestibule_upstream_look_ups_total", &[labels[0], ("result", "failed")], 1.0);
+        assert_eq!(
+            (proxy.metrics().has("vestibule_upstream_resolved"), proxy.metrics().sum("vestibule_upstream_resolved", &labels)),
+            (true, 0.0)
+        );
         assert!(told(&proxy)["servers"][0]["looked_up"]["error"].is_string());
         assert_eq!((addresses(), shares(&mut client, 20)), (both[1..].to_vec(), all(&["127.0.0.3"], 20)));
         drop(nginx);

@@ -3,11 +3,14 @@
 
 mod support;
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use support::{Config, Curl, Lab, Origin, Reply, eventually};
+use support::{Config, Curl, Lab, Origin, Proxy, Reply, eventually};
 
 #[test]
 fn a_running_request_finishes_and_the_admin_listener_answers_until_then() {
@@ -37,4 +40,33 @@ fn a_running_request_finishes_and_the_admin_listener_answers_until_then() {
     let answer = client.join().unwrap();
     assert_eq!((answer.status, answer.body.as_str()), (200, "finished"));
     assert_eq!(proxy.ended().code(), Some(0));
+}
+
+#[test]
+fn a_reload_that_hangs_in_a_file_keeps_nobody_from_ending_the_program() {
+    let origin = Origin::answering(Reply::text("hello"));
+    let lab = Lab::new();
+    // The system's CAs are read at each reload, and here they are in a file as on a network file system that goes away.
+    let authorities = lab.path("authorities.pem");
+    std::fs::copy(lab.ca.edge_ca(), &authorities).unwrap();
+    lab.configure(&Config::new(&origin).replace(&origin.url(), "https://127.0.0.1:9"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vestibule"));
+    command.env("SSL_CERT_FILE", &authorities);
+    let mut proxy = Proxy::start_by(command, lab.dir(), &lab.path("vestibule.yaml"));
+    std::fs::remove_file(&authorities).unwrap();
+    assert!(Command::new("mkfifo").arg(&authorities).status().unwrap().success());
+    proxy.signal(libc::SIGHUP);
+    let _silent =
+        eventually("the reload reads it", || OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&authorities).ok());
+    assert_eq!(proxy.admin_get("/livez").0, 200);
+    proxy.signal(libc::SIGTERM);
+    eventually("it is no longer ready", || (proxy.admin_get("/readyz").0 == 503).then_some(()));
+    // One that is meant is not to be taken for an echo of the first.
+    let ends = eventually("a second signal ends it", || {
+        if proxy.is_running() {
+            proxy.signal(libc::SIGTERM);
+        }
+        (!proxy.is_running()).then(|| proxy.ended())
+    });
+    assert_eq!(ends.code(), Some(0));
 }

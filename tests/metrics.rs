@@ -359,6 +359,7 @@ fn every_metric_moves() {
     assert_eq!(world.curl().device(laptop).get("https://spare.corp.example/").status, 200);
     seen.reaches(&world, &names::ASSERTIONS, &[("result", "signed")], 1.0);
     seen.reaches(&world, &names::ASSERTION_KEYS, &[("event", "made")], 1.0);
+    seen.reaches(&world, &names::ASSERTION_KEYS_UP, &[], 1.0);
     let due = seen.reaches(&world, &names::ASSERTION_KEY_DUE, &[], 1.0).sum(names::ASSERTION_KEY_DUE.name, &[]);
     assert!((due - now() - 30.0 * 86400.0).abs() < 3600.0, "{due}");
 
@@ -403,6 +404,7 @@ fn servers(world: &World, seen: &mut Exercised) {
     seen.reaches(world, &names::UPSTREAM_RETRIES, &[twice[0], ("reason", "unsent")], 1.0);
     seen.reaches(world, &names::UPSTREAM_EJECTIONS, &twice, 1.0);
     seen.reaches(world, &names::UPSTREAM_CHECKS, &[("app", "checked"), ("result", "passed")], 1.0);
+    seen.reaches(world, &names::UPSTREAM_RESOLVED, &[("app", "checked")], 1.0);
     seen.reaches(world, &names::UPSTREAM_LOOK_UPS, &[("app", "checked"), ("result", "found")], 1.0);
     seen.becomes(world, &names::UPSTREAM_WAITING, &twice, 0.0);
     assert_eq!(world.proxy.metrics().sum(names::UPSTREAM_WAITS.name, &[]), 0.0);

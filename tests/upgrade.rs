@@ -104,10 +104,10 @@ impl Client<'_> {
         runtime.block_on(async {
             let (mut asked, mut connections) = (0, 0);
             while !self.done.load(SeqCst) {
-                let socket = tokio::net::TcpStream::connect(self.address).await.unwrap();
+                let socket = soon("it connects", tokio::net::TcpStream::connect(self.address)).await.unwrap();
                 let tls = connector.connect(ServerName::try_from(HOST).unwrap(), socket);
-                let tls = tokio::time::timeout(DEADLINE, tls).await.expect("who is in the queue is served").unwrap();
-                let (send, connection) = h2::client::handshake(tls).await.unwrap();
+                let tls = soon("who is in the queue is served", tls).await.unwrap();
+                let (send, connection) = soon("HTTP/2 begins", h2::client::handshake(tls)).await.unwrap();
                 let connection = tokio::spawn(connection);
                 connections += 1;
                 while !self.done.load(SeqCst) {
@@ -115,7 +115,7 @@ impl Client<'_> {
                     for _ in 0..4 {
                         let request = http::Request::get(format!("https://{HOST}/")).body(()).unwrap();
                         // After the last GOAWAY the library takes no more requests: that is for another connection.
-                        let Ok(mut ready) = send.clone().ready().await else { break };
+                        let Ok(mut ready) = soon("there is room for a stream", send.clone().ready()).await else { break };
                         let Ok((answer, _)) = ready.send_request(request, true) else { break };
                         answers.push(answer);
                     }
@@ -123,7 +123,7 @@ impl Client<'_> {
                         break;
                     }
                     for answer in answers {
-                        let answer = match tokio::time::timeout(DEADLINE, answer).await.expect("in time") {
+                        let answer = match soon("it is answered", answer).await {
                             Ok(answer) => answer,
                             // Beyond the GOAWAY's last stream: it says that the request was not looked at, and is to be asked again on another
                             // connection (RFC 9113 section 6.8). That it was not is seen in the log, which would have a line more. This library
@@ -135,18 +135,23 @@ impl Client<'_> {
                         };
                         assert_eq!(answer.status(), 200);
                         let mut body = answer.into_body();
-                        while let Some(part) = body.data().await {
+                        while let Some(part) = soon("the answer goes on", body.data()).await {
                             assert_eq!(part.unwrap(), "hello");
                         }
                         asked += 1;
                     }
                 }
                 drop(send);
-                let _ = connection.await;
+                let _ = soon("the connection ends", connection).await;
             }
             (asked, connections)
         })
     }
+}
+
+/// A test that fails is to say so, rather than wait.
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
 }
 
 /// Clients end when the test does, also when it fails.

@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use super::failure::Failure;
 use crate::site::{self, Program, Running};
@@ -35,7 +37,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
     announce(&running)?;
     running.ready();
-    runtime.block_on(heed(running, signals, &program));
+    runtime.block_on(heed(Arc::new(running), signals, &program));
     Ok(())
 }
 
@@ -100,11 +102,17 @@ enum End {
     },
 }
 
-async fn heed(running: Running, mut signals: Signals, program: &Program) {
+/// Not in the way of signals: a reload that hangs in a file that does not answer keeps all who come after it waiting.
+fn beside<T: Send + 'static>(running: &Arc<Running>, what: impl FnOnce(&Running) -> T + Send + 'static) -> JoinHandle<T> {
+    let running = Arc::clone(running);
+    tokio::task::spawn_blocking(move || what(&running))
+}
+
+async fn heed(running: Arc<Running>, mut signals: Signals, program: &Program) {
     let end = loop {
         tokio::select! {
-            _ = signals.hangup.recv() => drop(running.reload()), // said and counted there
-            _ = signals.reopen.recv() => running.reopen_log(),
+            _ = signals.hangup.recv() => drop(beside(&running, Running::reload)), // said and counted there
+            _ = signals.reopen.recv() => drop(beside(&running, Running::reopen_log)),
             _ = signals.upgrade.recv() => match upgrade(&running, &mut signals, program).await {
                 Some(end) => break end,
                 None => running.not_succeeded(),
@@ -115,26 +123,31 @@ async fn heed(running: Running, mut signals: Signals, program: &Program) {
     };
     let axe = running.axe();
     let told = matches!(end, End::Told);
+    let mut hurries = false;
     let stopping = match end {
         End::Told => {
-            let delay = running.leave();
-            if !delay.is_zero() {
-                tracing::info!(?delay, "not ready any more; accepting until balancers have noticed");
-            }
+            let delay = beside(&running, Running::leave);
+            let delayed = async {
+                let delay = delay.await.unwrap_or_default();
+                if !delay.is_zero() {
+                    tracing::info!(?delay, "not ready any more; accepting until balancers have noticed");
+                    tokio::time::sleep(delay).await;
+                }
+            };
             // A second signal within it ends it, and the connections too.
-            let again = tokio::time::timeout(delay, signals.again()).await;
-            tracing::info!("stopping: running requests may finish");
-            let stopping = tokio::task::spawn_blocking(move || running.stop());
-            if again.is_ok() {
-                axe.fall();
+            tokio::select! {
+                () = delayed => {}
+                () = signals.again() => hurries = true,
             }
-            stopping
+            tracing::info!("stopping: running requests may finish");
+            beside(&running, Running::stop)
         }
         End::Succeeded { by, kept } => {
             tracing::info!(by, "another process serves; running requests may finish here");
-            tokio::task::spawn_blocking(move || running.hand_over(by, &kept))
+            beside(&running, move |running| running.hand_over(by, &kept))
         }
     };
+    drop(running);
     let stopped = async {
         match stopping.await.unwrap_or(0) {
             0 => tracing::info!("stopped"),
@@ -146,7 +159,9 @@ async fn heed(running: Running, mut signals: Signals, program: &Program) {
         if !told {
             signals.end().await;
         }
-        signals.again().await;
+        if !hurries {
+            signals.again().await;
+        }
         tracing::warn!("a second signal: what runs is cut");
         axe.fall();
         // The last lines of the log may wait for a disk that does not answer; nobody waits for that twice.
@@ -263,6 +278,27 @@ mod tests {
             }
         }
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn no_configuration_is_taken_while_the_proxy_leaves() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "version: 1\nworkers: 1\nlisteners:\n  - {name: plain, bind: ['127.0.0.1:0']}\nadmin: {bind: '127.0.0.1:0'}\n\
+             store: {url: 'sqlite://v.db'}\nowners: {it: {contact: it}}\nclasses: [{name: every, when: {}}]\ntiers: [{name: none}]\n\
+             apps:\n  - {name: a, owner: it, hosts: [a.example], upstream: {servers: ['http://192.0.2.1:80']}, rules: [{name: all, then: forward}]}\n";
+        let file = folder.path().join("v.yaml");
+        std::fs::write(&file, text).unwrap();
+        let running = site::start(&file).unwrap();
+        running.reload().unwrap();
+        running.succeeding(true);
+        assert!(matches!(running.reload(), Err(site::Error::Leaving)), "the next process has its sockets already");
+        running.not_succeeded();
+        running.reload().unwrap();
+        running.leave();
+        assert!(matches!(running.reload(), Err(site::Error::Leaving)));
+        running.stop();
+        assert!(matches!(running.reload(), Err(site::Error::Leaving)), "no socket is opened that nobody empties");
+        assert!(running.listeners().is_empty());
     }
 
     #[test]

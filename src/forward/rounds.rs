@@ -56,7 +56,7 @@ impl Rounds {
 }
 
 /// Aborted when dropped.
-struct Task(tokio::task::JoinHandle<()>);
+pub(super) struct Task(tokio::task::JoinHandle<()>);
 
 impl Drop for Task {
     fn drop(&mut self) {
@@ -110,9 +110,9 @@ async fn look_up(named: Arc<Named>, (host, port): (String, u16), every: Duration
     }
 }
 
-type Asking = (Arc<Place>, Question, Task);
+pub(super) type Asking = (Arc<Place>, Question, Task);
 
-fn checked(servers: &Servers, mut before: Vec<Asking>) -> Vec<Asking> {
+pub(super) fn checked(servers: &Servers, mut before: Vec<Asking>) -> Vec<Asking> {
     let mut next = Vec::new();
     for group in &servers.groups {
         let Some(health) = &group.health else { continue };
@@ -130,6 +130,13 @@ fn checked(servers: &Servers, mut before: Vec<Asking>) -> Vec<Asking> {
                 let task = Task(tokio::task::spawn_local(check(question.clone(), Arc::clone(&place))));
                 (place, question, task)
             }));
+        }
+    }
+    // The last answer may have come when nobody checked any more: with no other to follow, what it said would stay.
+    for (place, _, task) in before {
+        drop(task);
+        if !next.iter().any(|(asked, ..)| Arc::ptr_eq(asked, &place)) {
+            place.unchecked();
         }
     }
     next

@@ -58,6 +58,16 @@ pub fn measure<F: Fn() -> Arc<Servers> + Clone + Send + Sync + 'static>(record: 
             known.into_iter().map(|((app, server), up)| (vec![app, server], f64::from(u8::from(up)))).collect()
         }
     })?;
+    record.scraped(&names::UPSTREAM_RESOLVED, {
+        let servers = servers.clone();
+        move || {
+            let servers = servers();
+            let all = servers.groups.iter().flat_map(|group| group.entries.iter().map(|entry| (&group.app, &entry.named)));
+            let known = all.filter_map(|(app, named)| Some(((app.to_string(), named.url.to_string()), named.looked()?.error.is_none())));
+            let known: BTreeMap<_, _> = known.collect();
+            known.into_iter().map(|((app, server), found)| (vec![app, server], f64::from(u8::from(found)))).collect()
+        }
+    })?;
     per_server(&names::UPSTREAM_REQUESTS, |_, named| {
         let of = |result, read: fn(&super::servers::Counts) -> &Cell| (Some(result), float(named.counts.sum(read)));
         vec![

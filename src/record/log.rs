@@ -43,6 +43,8 @@ struct Shared {
     waiting: AtomicUsize,
     most: usize,
     failing: AtomicBool,
+    /// Lines were dropped for want of room, and half of it is not free again.
+    crowded: AtomicBool,
     required: bool,
     /// Buffers that were written, for the workers to fill again: one of this size costs a worker more to get than all the lines in it to copy.
     spare: Mutex<Vec<Vec<u8>>>,
@@ -63,9 +65,18 @@ impl LogQueue {
         let count = lines.count;
         if self.0.waiting.fetch_add(count, Relaxed) + count > self.0.room() || self.0.jobs.send(Job::Write(lines)).is_err() {
             self.0.waiting.fetch_sub(count, Relaxed);
+            self.0.crowded.store(true, Relaxed);
             return count;
         }
         0
+    }
+
+    /// So many lines wait no more.
+    fn done(&self, count: usize) {
+        let left = self.0.waiting.fetch_sub(count, Relaxed).saturating_sub(count);
+        if left <= self.0.most / 2 {
+            self.0.crowded.store(false, Relaxed);
+        }
     }
 
     /// An empty buffer, with room if there is one that was used before.
@@ -86,9 +97,12 @@ impl LogQueue {
         self.0.required && (self.0.failing.load(Relaxed) || self.0.waiting.load(Relaxed) >= self.0.most)
     }
 
-    /// Whether lines get to the disk: the last write did not fail, and those that wait have room.
+    /// Whether lines get to the disk: the last write did not fail, and those that wait have room. Lines come many at a time, so some may have been
+    /// dropped with room for one left.
     pub fn up(&self) -> bool {
-        !self.failing() && self.0.waiting.load(Relaxed) < self.0.most
+        let waiting = self.0.waiting.load(Relaxed);
+        let crowded = waiting > 0 && self.0.crowded.load(Relaxed);
+        !self.failing() && !crowded && waiting < self.0.most
     }
 
     /// Whether the last write failed.
@@ -126,6 +140,7 @@ impl LogWriter {
             waiting: AtomicUsize::new(0),
             most,
             failing: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
             required: config.required,
             spare: Mutex::default(),
         };
@@ -159,6 +174,13 @@ impl LogWriter {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// One that nobody stopped ends all the same, with what it has: that of a configuration that was not taken after all, for instance.
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        let _ = self.queue.0.jobs.send(Job::Stop);
     }
 }
 
@@ -211,7 +233,7 @@ impl Desk {
             self.lose();
             self.held = Some(lines);
         }
-        self.queue.0.waiting.fetch_sub(count, Relaxed);
+        self.queue.done(count);
     }
 
     /// Whether nothing is left that could not be written.
@@ -328,6 +350,7 @@ mod tests {
                 waiting: AtomicUsize::new(0),
                 most: 4,
                 failing: AtomicBool::new(false),
+                crowded: AtomicBool::new(false),
                 required,
                 spare: Mutex::default(),
             };
@@ -340,6 +363,22 @@ mod tests {
         assert_eq!((required.push(three()), required.refuses()), (3, true), "what comes later is bounded");
         let other = queue(false);
         assert_eq!((other.push(three()), other.push(three()), other.refuses()), (0, 3, false));
+        assert!(!other.up(), "lines are dropped, though one more would have room");
+        other.done(1);
+        assert_eq!((other.up(), other.refuses()), (true, false), "half of the room is free again");
+    }
+
+    #[test]
+    fn one_that_nobody_stops_leaves_no_thread_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = log(&dir.path().join("log"), 1 << 30, false, 10);
+        let queue = writer.queue();
+        drop(writer);
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while Arc::strong_count(&queue.0) > 1 {
+            assert!(std::time::Instant::now() < end, "its thread is there still");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

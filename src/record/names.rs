@@ -58,6 +58,8 @@ metrics! {
         "Health checks by result.";
     UPSTREAM_LOOK_UPS = Kind::Counter, "vestibule_upstream_look_ups_total", ["app", "server", "result"],
         "Look-ups of servers' names; after a failed one the addresses known before stay in use.";
+    UPSTREAM_RESOLVED = Kind::Gauge, "vestibule_upstream_resolved", ["app", "server"],
+        "1 when the last look-up of this server's name found addresses, 0 when it did not; none for an address.";
     UPSTREAM_WAITING = Kind::Gauge, "vestibule_upstream_waiting", ["app"],
         "Requests that wait for a connection to any server of the app.";
     UPSTREAM_WAITS = Kind::Counter, "vestibule_upstream_waits_total", ["app", "result"],
@@ -122,6 +124,8 @@ metrics! {
         "Assertions made for apps: signed, or failed and the request refused.";
     ASSERTION_KEYS = Kind::Counter, "vestibule_assertion_keys_total", ["event"],
         "Signing keys: made, retired, and looks at their folder that failed.";
+    ASSERTION_KEYS_UP = Kind::Gauge, "vestibule_assertion_keys_up", [],
+        "1 when the folder of signing keys was looked after when last looked at, 0 when it could not be; none without keys.";
     ASSERTION_KEY_DUE = Kind::Gauge, "vestibule_assertion_key_due_timestamp_seconds", [],
         "When the next key is to sign assertions.";
     PANICS = Kind::Counter, "vestibule_panics_total", [],

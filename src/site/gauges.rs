@@ -31,6 +31,11 @@ impl Site {
             let due = site.upgrade().and_then(|site| site.keys.load().as_ref()?.keys.load().due);
             due.map(|due| (Vec::new(), due as f64)).into_iter().collect()
         })?;
+        let site = Arc::downgrade(self);
+        record.scraped(&names::ASSERTION_KEYS_UP, move || {
+            let up = site.upgrade().and_then(|site| Some(site.keys.load().as_ref()?.up()));
+            up.map(|up| (Vec::new(), f64::from(u8::from(up)))).into_iter().collect()
+        })?;
         let at = Arc::clone(&self.rules);
         forward::measure(record, move || Arc::clone(&at.load().servers))?;
         let at = Arc::clone(&self.rules);

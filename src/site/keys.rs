@@ -124,6 +124,11 @@ impl KeyFolder {
         (&self.settings.keys, self.settings.rotate) == (&settings.keys, settings.rotate)
     }
 
+    /// Whether the folder is looked after: the last look could read it, and make what was due.
+    pub fn up(&self) -> bool {
+        !self.troubled.load(Relaxed)
+    }
+
     pub fn notary(&self, settings: &Assertion) -> Notary {
         Notary { issuer: settings.issuer.as_str().into(), keys: Arc::clone(&self.keys) }
     }

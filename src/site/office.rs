@@ -99,14 +99,10 @@ async fn watch_files(site: &Weak<Site>) {
     loop {
         every.tick().await;
         let Some(site) = site.upgrade() else { return };
-        if site.draining.load(Relaxed) {
-            // Nothing to reload any more. Ending here would close the admin listener, which answers until the last request has.
-            drop(site);
-            return std::future::pending().await;
-        }
         // Files and a store can be slow; the admin listener answers meanwhile.
         let looked = tokio::task::spawn_blocking(move || {
-            if !site.succeeding.load(Relaxed) && site.changed() {
+            // While it stops there is nothing to reload any more; requests that are still answered are signed by the keys of the day.
+            if !site.draining.load(Relaxed) && !site.succeeding.load(Relaxed) && site.changed() {
                 let _ = site.reload(How::File); // said and counted there
             }
             look_at_keys(&site);

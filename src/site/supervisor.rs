@@ -8,16 +8,20 @@ use sd_notify::NotifyState;
 pub struct Supervisor {
     /// Not after another process has taken this one's place, whose word counts from then on.
     speaks: AtomicBool,
+    /// That it stops was said, and a reload that ends only now says nothing more.
+    stops: AtomicBool,
 }
 
 impl Supervisor {
     pub fn new() -> Self {
-        Self { speaks: AtomicBool::new(true) }
+        Self { speaks: AtomicBool::new(true), stops: AtomicBool::new(false) }
     }
 
     /// Every listener accepts.
     pub fn ready(&self, status: &str) {
-        self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+        if !self.stops.load(Relaxed) {
+            self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+        }
     }
 
     pub fn reloading(&self, status: &str) {
@@ -28,6 +32,7 @@ impl Supervisor {
     }
 
     pub fn stopping(&self, status: &str) {
+        self.stops.store(true, Relaxed);
         self.tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
     }
 

@@ -126,7 +126,7 @@ pub fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 
 /// Blocking, with the deadline for each read and write.
 pub fn tcp(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
+    let stream = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.set_write_timeout(Some(DEADLINE)).unwrap();
     stream.set_nodelay(true).unwrap();

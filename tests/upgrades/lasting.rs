@@ -56,7 +56,9 @@ fn open(world: &World, path: &str, device: &vestibule::cli::lab_ca::Issued) -> R
 fn a_device_that_is_suspended_loses_its_open_streams_and_no_other_does() {
     let lab = Lab::new();
     let app = app();
-    let config = config(&app, "", "{name: fit, when: {tier: \">= healthy\"}, then: forward}, {name: rest, then: block}");
+    // Silence alone ends none of them before the device is suspended, however slow the machine is.
+    let config = config(&app, "", "{name: fit, when: {tier: \">= healthy\"}, then: forward}, {name: rest, then: block}")
+        .replace("idle: 2s", "idle: 60s");
     lab.configure(&config);
     let (lost, kept) = (lab.device("lost", FIT), lab.device("kept", FIT));
     let proxy = lab.start(&config);
@@ -78,7 +80,7 @@ fn a_device_that_is_suspended_loses_its_open_streams_and_no_other_does() {
     let revoked = Instant::now();
     for (path, end) in ends {
         let took = end.join().unwrap().saturating_duration_since(revoked);
-        assert!(took < Duration::from_secs(3), "{path}: {took:?}");
+        assert!(took < Duration::from_secs(10), "{path}: {took:?}");
     }
     let mut over = Vec::new();
     while over.len() < 2 {

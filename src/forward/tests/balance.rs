@@ -386,3 +386,33 @@ fn an_app_that_never_answers_soundly_is_ejected_and_its_5xx_are_no_failure() {
         assert_eq!(front.servers.up().map(|(_, _, up)| up).collect::<Vec<_>>(), [Some(false), Some(true)]);
     });
 }
+
+#[test]
+fn what_the_last_check_said_does_not_outlive_the_checks() {
+    worker(async {
+        let checks = |checks: bool| {
+            let mut routes = routes(Balance::RoundRobin, [1]);
+            let minute = Duration::from_secs(60);
+            let health = crate::config::Health {
+                path: "/".into(),
+                host: None,
+                every: minute,
+                timeout: minute,
+                status: vec![200..=399],
+                rise: 1,
+                fall: 1,
+            };
+            routes[0].upstream.health = checks.then_some(health);
+            routes
+        };
+        let servers = Servers::new(&checks(true), Arc::default());
+        let asking = crate::forward::rounds::checked(&servers, Vec::new());
+        assert_eq!(asking.len(), 1);
+        let place = Arc::clone(&asking[0].0);
+        // A new configuration is made, and before anybody hears of it a check comes back.
+        let next = servers.next(&checks(false), Arc::default());
+        place.fitness.down();
+        assert!(crate::forward::rounds::checked(&next, asking).is_empty());
+        assert!(!matches!(place.fitness.turn(|| millis(Instant::now()), 0), Turn::Down), "nobody would ever take it back");
+    });
+}
