@@ -14,10 +14,10 @@ use futures_util::task::AtomicWaker;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
-use super::body::RequestBody;
 use super::io::Felt;
 use super::pool::Slot;
 use super::socket::Socket;
+use super::upload::RequestBody;
 
 pub(super) type Stream = Felt<Socket>;
 type Connection = http1::Connection<TokioIo<Stream>, RequestBody>;

@@ -15,11 +15,11 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 
 use super::arriving::Arriving;
-use super::body::RequestBody;
 use super::fitness::millis;
 use super::hygiene;
 use super::pool::{Caps, Conn, Server};
 use super::servers::{CheckCounts, Place, Pooled, held};
+use super::upload::RequestBody;
 use crate::config::Health;
 use crate::record::Cell;
 

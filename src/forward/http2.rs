@@ -18,11 +18,12 @@ use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use tokio::task::AbortHandle;
 
-use super::body::{Cut, RequestBody};
+use super::body::Cut;
 use super::io::{Felt, Pulse};
 use super::pool::{RESPONSE_HEAD, Server, Slot};
 use super::proxy_header::Ends;
 use super::socket::{Socket, unfit};
+use super::upload::RequestBody;
 
 /// Streams of one connection, where the app permits more.
 const STREAMS: usize = 100;

@@ -6,8 +6,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, request, response, uri};
 
-use super::body::RequestBody;
 use super::failure::{Broken, Failure};
+use super::upload::RequestBody;
 use super::{Identity, Order, cookies};
 use crate::record::hex;
 use crate::request::{Upgrade, hop};

@@ -33,8 +33,9 @@ mod servers;
 mod socket;
 mod timer;
 mod told;
-mod tunnel;
 mod trickle;
+mod tunnel;
+mod upload;
 mod upstreams;
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use rustls::ClientConfig;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::body::RequestBody;
 use super::driven::Driven;
 use super::http2::{Lease, Link, Room};
 use super::io::{Felt, Pulse};
@@ -20,6 +19,7 @@ use super::proxy_header::Ends;
 use super::servers::Pooled;
 use super::socket;
 use super::timer::Timer;
+use super::upload::RequestBody;
 use super::upstreams::{Reach, Running};
 use crate::config::{Protocol, ProxyProtocol};
 

@@ -15,7 +15,7 @@ use smallvec::smallvec;
 
 use super::arriving::Arriving;
 use super::balance::Rank;
-use super::body::{Body, Fault, Flow, RequestBody};
+use super::body::Body;
 use super::bound::Bound;
 use super::expect::Expecting;
 use super::failure::{Broken, Failure};
@@ -23,6 +23,7 @@ use super::http2;
 use super::pool::Conn;
 use super::rest::Rest;
 use super::tunnel::Tunnel;
+use super::upload::{Fault, Flow, RequestBody};
 use super::upstreams::{App, Target, Upstreams};
 use super::{Order, balance, hygiene, response};
 use crate::config::Balance;

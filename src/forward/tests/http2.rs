@@ -11,20 +11,20 @@ use tokio::sync::Notify;
 use super::*;
 
 /// One stream at the app.
-struct Call {
+pub(super) struct Call {
     /// Of its connection, from 0.
-    connection: usize,
+    pub(super) connection: usize,
     /// Of all, from 0.
-    number: usize,
-    request: Request<RecvStream>,
-    answer: SendResponse<Bytes>,
+    pub(super) number: usize,
+    pub(super) request: Request<RecvStream>,
+    pub(super) answer: SendResponse<Bytes>,
     /// Asks for a GOAWAY on its connection.
-    leave: Rc<Notify>,
+    pub(super) leave: Rc<Notify>,
 }
 
 impl Call {
     /// The request's body and trailers.
-    async fn read(&mut self) -> (Vec<u8>, HeaderMap) {
+    pub(super) async fn read(&mut self) -> (Vec<u8>, HeaderMap) {
         let body = self.request.body_mut();
         let mut all = Vec::new();
         while let Some(Ok(data)) = body.data().await {
@@ -34,14 +34,14 @@ impl Call {
         (all, body.trailers().await.ok().flatten().unwrap_or_default())
     }
 
-    fn reply(&mut self, text: &'static str) {
+    pub(super) fn reply(&mut self, text: &'static str) {
         let head = Response::builder().header("content-length", text.len()).body(()).unwrap();
         let mut stream = self.answer.send_response(head, false).unwrap();
         let _ = stream.send_data(Bytes::from_static(text.as_bytes()), true);
     }
 }
 
-async fn app<F: Future<Output = ()> + 'static>(builder: &Builder, serve: impl Fn(Call) -> F + 'static) -> App {
+pub(super) async fn app<F: Future<Output = ()> + 'static>(builder: &Builder, serve: impl Fn(Call) -> F + 'static) -> App {
     let serve = Rc::new(serve);
     let builder = builder.clone();
     let calls = Rc::new(Cell::new(0));
@@ -68,14 +68,14 @@ async fn app<F: Future<Output = ()> + 'static>(builder: &Builder, serve: impl Fn
     .await
 }
 
-fn way(app: &App) -> Setup {
+pub(super) fn way(app: &App) -> Setup {
     let mut way = Setup::of(&[app]);
     way.routes[0].upstream.protocol = Protocol::H2c;
     way
 }
 
 /// A client of HTTP/2.
-async fn client(front: &Front) -> ::h2::client::SendRequest<Bytes> {
+pub(super) async fn client(front: &Front) -> ::h2::client::SendRequest<Bytes> {
     let stream = TcpStream::connect(front.address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (client, connection) = ::h2::client::handshake(stream).await.unwrap();
@@ -83,7 +83,7 @@ async fn client(front: &Front) -> ::h2::client::SendRequest<Bytes> {
     client.ready().await.unwrap()
 }
 
-fn post() -> Request<()> {
+pub(super) fn post() -> Request<()> {
     Request::post("http://wiki/path?q=1").header("content-type", "text/plain").body(()).unwrap()
 }
 
@@ -574,92 +574,5 @@ fn a_get_on_a_connection_that_was_gone_is_sent_once_more_and_a_post_is_not() {
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
             assert_eq!(calls.get(), seen);
         }
-    });
-}
-
-/// A stream may have to wait for another's end though we count that one as over: whoever waits is woken when it opens.
-#[test]
-fn a_body_that_waited_for_its_stream_is_sent() {
-    worker(async {
-        let mut builder = Builder::new();
-        builder.max_concurrent_streams(1);
-        let app = app(&builder, |mut call| async move {
-            let (body, _) = call.read().await;
-            assert_eq!(body, b"hello");
-            call.reply("ok");
-        })
-        .await;
-        let mut way = way(&app);
-        way.limits.upstream_connections = 1;
-        let front = way.start().await;
-        let asks: Vec<_> = (0..200)
-            .map(|_| {
-                let front = front.clone();
-                spawn_local(async move {
-                    front.ask("POST / HTTP/1.1\r\nHost: wiki\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello").await
-                })
-            })
-            .collect();
-        for ask in asks {
-            assert!(ask.await.unwrap().ends_with("ok"));
-        }
-        assert_eq!(app.accepted.get(), 1);
-    });
-}
-
-#[test]
-fn trailers_that_a_client_announces_pass_to_an_app_of_http1() {
-    worker(async {
-        for allowed in [false, true] {
-            let seen = Rc::new(RefCell::new(String::new()));
-            let record = Rc::clone(&seen);
-            let app = App::start(move |_, mut peer| {
-                let record = Rc::clone(&record);
-                async move {
-                    let head = peer.head().await;
-                    let body = peer.until("\r\n\r\n").await;
-                    *record.borrow_mut() = head.to_ascii_lowercase() + &body.to_ascii_lowercase();
-                    peer.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-                }
-            })
-            .await;
-            let mut way = Setup::of(&[&app]);
-            way.routes[0].request_trailers = allowed;
-            let front = way.start().await;
-            let answer = front
-                .ask(
-                    "POST / HTTP/1.1\r\nHost: wiki\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Vestibule-Tier, Cookie\r\n\r\n\
-                     5\r\nhello\r\n0\r\nX-Sum: 9\r\nVestibule-Tier: trusted\r\nCookie: a=b\r\nX-Other: 1\r\n\r\n",
-                )
-                .await;
-            assert!(answer.ends_with("ok"), "{answer}");
-            let seen = seen.borrow();
-            let (head, body) = seen.split_once("\r\n\r\n").unwrap();
-            assert_eq!(head.contains("trailer: x-sum\r\n") || head.ends_with("trailer: x-sum"), allowed, "{seen}");
-            assert_eq!(body, if allowed { "5\r\nhello\r\n0\r\nx-sum: 9\r\n\r\n" } else { "5\r\nhello\r\n0\r\n\r\n" });
-        }
-    });
-}
-
-#[test]
-fn a_client_that_asks_first_sends_its_body_as_soon_as_the_app_wants_it() {
-    worker(async {
-        let app = app(&Builder::new(), |mut call| async move {
-            assert_eq!(call.request.headers()["expect"], "100-continue");
-            call.answer.send_informational(Response::builder().status(103).body(()).unwrap()).unwrap();
-            call.answer.send_informational(Response::builder().status(100).body(()).unwrap()).unwrap();
-            assert_eq!(call.read().await.0, b"hello");
-            call.reply("ok");
-        })
-        .await;
-        let front = way(&app).start().await;
-        let begun = Instant::now();
-        let mut client = Peer::to(front.address).await;
-        client.write("POST / HTTP/1.1\r\nHost: wiki\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n").await;
-        assert!(client.head().await.starts_with("HTTP/1.1 100 "));
-        client.write("hello").await;
-        assert!(client.rest().await.ends_with("ok"));
-        // Who says nothing is waited for, a second.
-        assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
     });
 }

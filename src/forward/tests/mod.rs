@@ -4,6 +4,7 @@ mod balance;
 mod bodies;
 mod heads;
 mod http2;
+mod http2_bodies;
 mod pool;
 mod seams;
 

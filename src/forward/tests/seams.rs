@@ -6,9 +6,9 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::forward::Ends;
-use crate::forward::body::RequestBody;
 use crate::forward::pool::{Caps, Server as Pool};
 use crate::forward::servers::Pooled;
+use crate::forward::upload::RequestBody;
 use crate::forward::upstreams::Reach;
 
 const LONG: Duration = Duration::from_secs(10);
