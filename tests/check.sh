@@ -71,11 +71,29 @@ for path in ("tests/licences.py", "benches/peers/peerbench.py"):
 PYTHON
 }
 
+# The line in which a program names its version, without colours; of one that does not, its package's. Nothing: it is missing.
+version_of() {
+    local program=$1 ask said pair
+    command -v "$program" >/dev/null || return 0
+    for ask in --version version -v -h; do
+        said=$("$program" "$ask" 2>&1 </dev/null | sed 's/\x1b\[[0-9;]*m//g' | grep -E '[0-9]+\.[0-9]+' | sed -n '1s/^ *//p')
+        if [ -n "$said" ]; then
+            echo "$said"
+            return 0
+        fi
+    done
+    for pair in "${programs[@]}"; do
+        if [ "${pair%%=*}" = "$program" ]; then
+            dpkg-query -W -f "${pair#*=} \${Version}\n" "${pair#*=}"
+        fi
+    done
+}
+
 # Prints what the tests drove, with versions.
 drove() {
     local program version result=0
     for program in "${driven[@]}"; do
-        version=$({ "$program" --version || "$program" version || "$program" -v || "$program" -h; } 2>&1 | grep -m1 -E '[0-9]+\.[0-9]+') || version=
+        version=$(version_of "$program")
         if [ -z "$version" ]; then
             echo "$program: MISSING"
             result=1
@@ -83,7 +101,7 @@ drove() {
             echo "$program: installed, but NO TEST DROVE IT"
             result=1
         else
-            printf '%-10s %.70s\n' "$program" "$version"
+            printf '%-12s %.90s\n' "$program" "$version"
         fi
     done
     return "$result"
