@@ -121,6 +121,11 @@ impl Link {
         }
     }
 
+    /// Requests that it may carry at once.
+    pub(super) fn most(&self) -> usize {
+        self.requests.borrow().current_max_send_streams().min(STREAMS)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.running.get() == 0
     }

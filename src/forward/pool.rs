@@ -49,8 +49,10 @@ pub(super) struct Server {
     generation: Cell<u32>,
     /// Connections that requests share: HTTP/2.
     links: RefCell<Vec<Rc<Link>>>,
-    /// A connection that requests will share is being made: they wait for it.
-    dialling: Cell<bool>,
+    /// Connections that requests will share are being made: as many requests as will find room on them wait for them.
+    dialling: Cell<usize>,
+    /// Requests that look for a connection and have none.
+    waiting: Cell<usize>,
     warned: Cell<Option<Instant>>,
     /// The last returned is on top and the first used: the others age until they are not needed.
     idle: RefCell<Vec<Idle>>,
@@ -182,7 +184,8 @@ impl Server {
             tls: RefCell::new(tls),
             generation: Cell::new(0),
             links: RefCell::default(),
-            dialling: Cell::new(false),
+            dialling: Cell::new(0),
+            waiting: Cell::new(0),
             warned: Cell::new(None),
             idle: RefCell::default(),
             open: Cell::new(0),
@@ -298,12 +301,14 @@ impl Server {
     pub(super) async fn connect(self: &Rc<Self>, within: Duration, whose: Option<Ends>) -> io::Result<Conn> {
         let mut dialled = false;
         let result = timeout(within, async {
+            let waiting = Counted::new(&self.waiting);
             while self.must_wait(whose) {
                 self.freed.notified().await;
                 if let Some(conn) = self.reuse(Instant::now(), whose) {
                     return Ok(conn);
                 }
             }
+            drop(waiting);
             let slot = Slot::new(self);
             dialled = true;
             if self.reach.protocol != Protocol::Http1 {
@@ -339,7 +344,9 @@ impl Server {
 
     /// No further connection may be made now.
     fn must_wait(&self, whose: Option<Ends>) -> bool {
-        if self.dialling.get() && whose.is_none() {
+        // Of a server that was never connected to nobody knows how many streams it permits: one connection will tell.
+        let streams = || self.links.borrow().last().map_or(usize::MAX, |link| link.most().max(1));
+        if whose.is_none() && self.dialling.get() > 0 && self.waiting.get() <= self.dialling.get().saturating_mul(streams()) {
             return true;
         }
         if self.open.get() < self.caps.get().open {
@@ -455,14 +462,30 @@ struct Dialling<'a>(&'a Server);
 
 impl<'a> Dialling<'a> {
     fn new(server: &'a Server) -> Self {
-        server.dialling.set(true);
+        server.dialling.set(server.dialling.get() + 1);
         Self(server)
     }
 }
 
 impl Drop for Dialling<'_> {
     fn drop(&mut self) {
-        self.0.dialling.set(false);
+        self.0.dialling.set(self.0.dialling.get().saturating_sub(1));
         self.0.freed.notify_waiters();
+    }
+}
+
+/// One more, for as long as it is held.
+struct Counted<'a>(&'a Cell<usize>);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }

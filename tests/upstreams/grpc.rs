@@ -41,7 +41,9 @@ fn every_kind_of_call_passes_with_all_that_belongs_to_it() {
     let lab = Lab::new();
     let (_app, ports) = start(&lab);
     let [plain, tls, aging, few] = ports[..] else { panic!("the app has no ports: {ports:?}") };
-    let h2c = |port: u16| format!("{{servers: [\"http://127.0.0.1:{port}\"], protocol: h2c}}");
+    // The app takes its time for a hundred calls at once, on a machine that has other work.
+    let patient = "timeouts: {connect: 20s}";
+    let h2c = |port: u16| format!("{{servers: [\"http://127.0.0.1:{port}\"], protocol: h2c, {patient}}}");
     let config = config(&[
         ("plain", h2c(plain)),
         ("tls", format!("{{servers: [\"https://127.0.0.1:{tls}\"], protocol: h2, tls: {{ca: [certs/edge-ca.pem]}}}}")),
