@@ -20,7 +20,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
-use support::{Config, DEADLINE, Lab, Origin, Proxy, Reply, eventually};
+use support::{Config, DEADLINE, Lab, Origin, Proxy, Reply, eventually, read_answer};
 
 const LISTENERS: &str = r#"
   - name: edge
@@ -158,21 +158,7 @@ impl Peer {
     /// Sends a request, and reads its answer as far as its `Content-Length`.
     fn ask(&mut self, request: &str) -> String {
         self.send(request);
-        let mut got = Vec::new();
-        let mut part = [0; 4096];
-        loop {
-            let text = String::from_utf8_lossy(&got).into_owned();
-            if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
-                if body.len() >= length.unwrap_or(0) {
-                    return text;
-                }
-            }
-            match self.0.read(&mut part) {
-                Ok(n) if n > 0 => got.extend_from_slice(&part[..n]),
-                end => panic!("no whole answer ({end:?}); so far: {text}"),
-            }
-        }
+        read_answer(&mut self.0)
     }
 
     fn status(&mut self, request: &str) -> u16 {

@@ -1,12 +1,16 @@
 //! The whole proxy in this process, with an app that records what it receives, and what must hold of that.
 #![allow(dead_code, reason = "each target uses one listener")]
 
+#[path = "decoded.rs"]
+mod decoded;
+
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use decoded::decoded;
 use vestibule::cli::lab_ca::LabCa;
 use vestibule::request::{PathOptions, path};
 use vestibule::site::{self, Running};
@@ -130,23 +134,6 @@ fn sound(head: &[u8]) -> String {
     assert!(values("connection").iter().all(|value| value.eq_ignore_ascii_case("upgrade")), "{shown}");
     assert!(values("expect").iter().all(|value| *value == "100-continue"), "{shown}");
     values("x-request-id")[0].to_owned()
-}
-
-fn decoded(path: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = path;
-    while let [byte, after @ ..] = rest {
-        rest = after;
-        match (byte, after) {
-            (b'%', [high, low, after @ ..]) => {
-                let digits = [*high, *low];
-                out.push(u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap());
-                rest = after;
-            }
-            _ => out.push(*byte),
-        }
-    }
-    out
 }
 
 /// As an app does that leaves nothing undone: parameters, empty segments and dots, in every segment.

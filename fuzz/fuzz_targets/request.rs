@@ -1,7 +1,10 @@
 #![no_main]
 
+mod decoded;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use decoded::decoded;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Uri};
 use libfuzzer_sys::fuzz_target;
@@ -41,23 +44,6 @@ fn paths(raw: &str) {
             assert_eq!(path(raw, &PathOptions::LENIENT).as_deref(), Ok(&*canonical), "an app is found by what it is asked for");
         }
     }
-}
-
-fn decoded(path: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = path;
-    while let [byte, after @ ..] = rest {
-        rest = after;
-        match (byte, after) {
-            (b'%', [high, low, after @ ..]) => {
-                let digits = [*high, *low];
-                out.push(u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap());
-                rest = after;
-            }
-            _ => out.push(*byte),
-        }
-    }
-    out
 }
 
 /// Without parameters, as servlets read a path.

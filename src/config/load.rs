@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
+use super::pem::PemFiles;
 use super::report::{Place, Report};
 use super::serving::{Holds, NamedFile};
 use super::text::LARGEST;
@@ -104,6 +105,29 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
 pub fn files(configuration: &Configuration) -> Result<Vec<(PathBuf, Vec<u8>)>, Report> {
     let whole = |path: &PathBuf| Ok((path.clone(), read(path, LARGEST).map_err(|why| Report::of_file(path, why))?));
     configuration.files.iter().map(whole).collect()
+}
+
+/// A file of certificates, keys or lists that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PemError {
+    #[error("{path}: {source}")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{path}: expected PEM with {expected}, found {found}")]
+    Pem { path: PathBuf, expected: &'static str, found: String },
+}
+
+impl PemFiles {
+    /// These files as well.
+    ///
+    /// # Errors
+    /// The first that cannot be read.
+    pub fn with<'a>(mut self, paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<Self, PemError> {
+        for path in paths {
+            let bytes = std::fs::read(path).map_err(|source| PemError::Unreadable { path: path.clone(), source })?;
+            self.0.insert(path.clone(), bytes);
+        }
+        Ok(self)
+    }
 }
 
 /// The files of `policy_dir` by name. Others than `*.yaml` and hidden ones are passed over.

@@ -13,6 +13,7 @@ mod lint;
 mod load;
 mod names;
 mod obj;
+mod pem;
 mod policy_tests;
 mod reference;
 mod report;
@@ -35,7 +36,8 @@ use std::path::{Path, PathBuf};
 
 pub use diff::{MOST_LINES, Texts};
 pub use effective::effective;
-pub use load::{files, load};
+pub use load::{PemError, files, load};
+pub use pem::{PemFiles, end_of};
 pub use reference::reference;
 pub use report::{Diagnostic, Level, Report, Stage};
 pub use schema::schema;

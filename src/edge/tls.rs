@@ -1,15 +1,11 @@
 //! A listener's certificates to TLS configurations: one for each certificate, with and without a request for the client's.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::aws_lc_rs::digest;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, SignatureVerificationAlgorithm, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, SignatureVerificationAlgorithm, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, ServerConfig};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -17,16 +13,14 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error as RustlsError, Sig
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Version};
 
 use super::hkdf;
-use crate::config::{AskCertificate, Forwarded, Tls};
+use crate::config::{AskCertificate, Forwarded, PemError, PemFiles, Tls, end_of};
 use crate::identify::{CertificateNames, ClientTrust, TrustError};
 use crate::model::{Expiry, Host, Lasting};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("{path}: {source}")]
-    Unreadable { path: PathBuf, source: io::Error },
-    #[error("{path}: expected PEM with {expected}, found {found}")]
-    Pem { path: PathBuf, expected: &'static str, found: String },
+    #[error(transparent)]
+    File(#[from] PemError),
     #[error("{key}: the key is of another certificate; expected the key that {cert} was issued for")]
     Pair { cert: PathBuf, key: PathBuf },
     #[error("{path}: the certificate cannot be used: {what}")]
@@ -68,7 +62,7 @@ impl Setup {
     /// # Errors
     /// The operator's fault: a file that is missing, unreadable, not what it should be, or a key of another certificate.
     pub fn load(tls: &Tls) -> Result<Self, TlsError> {
-        Self::make(tls, &Files::read(tls)?)
+        Self::make(tls, &read(tls)?)
     }
 
     /// As `load`, or the set-up of before if nothing it was made of has changed: with its ticket keys, clients go on resuming their sessions.
@@ -76,20 +70,20 @@ impl Setup {
     /// # Errors
     /// As `load`.
     pub fn after(before: Option<&Arc<Self>>, tls: &Tls) -> Result<Arc<Self>, TlsError> {
-        let files = Files::read(tls)?;
+        let files = read(tls)?;
         match before {
             Some(before) if before.tls == *tls && before.content == files.digest() => Ok(Arc::clone(before)),
             Some(_) | None => Self::make(tls, &files).map(Arc::new),
         }
     }
 
-    fn make(tls: &Tls, read: &Files) -> Result<Self, TlsError> {
+    fn make(tls: &Tls, read: &PemFiles) -> Result<Self, TlsError> {
         let mut expiries = Vec::new();
         let trust = load_trust(tls, read, &mut expiries)?;
         let provider = Arc::new(hkdf::provider());
         let mut served = Vec::with_capacity(tls.certificates.len());
         for files in &tls.certificates {
-            let chain: Vec<CertificateDer<'static>> = read.pem(&files.cert, "a certificate chain")?;
+            let chain: Vec<CertificateDer<'static>> = read.items(&files.cert, "a certificate chain")?;
             let key = read.private_key(&files.key)?;
             let leaf = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
             let unusable = || TlsError::Certificate { path: files.cert.clone(), what: "it is not an X.509 certificate".to_owned() };
@@ -144,7 +138,7 @@ impl Vouching {
         let (client_ca, client_crl) = (forwarded.client_ca.clone(), forwarded.client_crl.clone());
         let tls = Tls { certificates: Vec::new(), client_ca, client_crl, ask_certificate: AskCertificate::default() };
         let mut expiries = Vec::new();
-        let trust = load_trust(&tls, &Files::read(&tls)?, &mut expiries)?;
+        let trust = load_trust(&tls, &read(&tls)?, &mut expiries)?;
         Ok(Self { trust, expiries })
     }
 }
@@ -183,13 +177,13 @@ fn server(
     Ok(Arc::new(config))
 }
 
-fn load_trust(tls: &Tls, read: &Files, expiries: &mut Vec<Expiry>) -> Result<Option<Arc<ClientTrust>>, TlsError> {
+fn load_trust(tls: &Tls, read: &PemFiles, expiries: &mut Vec<Expiry>) -> Result<Option<Arc<ClientTrust>>, TlsError> {
     if tls.client_ca.is_empty() {
         return Ok(None);
     }
     let mut authorities = Vec::new();
     for path in &tls.client_ca {
-        let found: Vec<CertificateDer<'static>> = read.pem(path, "a CA certificate")?;
+        let found: Vec<CertificateDer<'static>> = read.items(path, "a CA certificate")?;
         if let Some(what) = found.iter().find_map(|ca| no_authority(ca)) {
             return Err(TlsError::Certificate { path: path.clone(), what: what.to_owned() });
         }
@@ -200,7 +194,7 @@ fn load_trust(tls: &Tls, read: &Files, expiries: &mut Vec<Expiry>) -> Result<Opt
     }
     let mut crls = Vec::new();
     for path in &tls.client_crl {
-        let found: Vec<CertificateRevocationListDer<'static>> = read.pem(path, "a certificate revocation list")?;
+        let found: Vec<CertificateRevocationListDer<'static>> = read.items(path, "a certificate revocation list")?;
         if !found.iter().all(|crl| authorities.iter().any(|ca| has_signed(ca, crl))) {
             return Err(TlsError::NobodysList { path: path.clone() });
         }
@@ -238,50 +232,10 @@ fn has_signed(authority: &[u8], crl: &[u8]) -> bool {
         && aws_lc_rs::default_provider().signature_verification_algorithms.all.iter().any(signed)
 }
 
-/// The content of every file that a listener names, read once.
-struct Files(BTreeMap<PathBuf, Vec<u8>>);
-
-impl Files {
-    fn read(tls: &Tls) -> Result<Self, TlsError> {
-        let pairs = tls.certificates.iter().flat_map(|files| [&files.cert, &files.key]);
-        let read = |path: &PathBuf| match std::fs::read(path) {
-            Ok(bytes) => Ok((path.clone(), bytes)),
-            Err(source) => Err(TlsError::Unreadable { path: path.clone(), source }),
-        };
-        tls.client_ca.iter().chain(&tls.client_crl).chain(pairs).map(read).collect::<Result<_, _>>().map(Self)
-    }
-
-    fn bytes(&self, path: &Path) -> &[u8] {
-        self.0.get(path).map(Vec::as_slice).unwrap_or_default()
-    }
-
-    /// Of what is in them, in the order of their paths.
-    fn digest(&self) -> Vec<u8> {
-        let mut all = digest::Context::new(&digest::SHA256);
-        for bytes in self.0.values() {
-            all.update(digest::digest(&digest::SHA256, bytes).as_ref());
-        }
-        all.finish().as_ref().to_vec()
-    }
-
-    /// All items of one kind, at least one.
-    fn pem<T: PemObject>(&self, path: &Path, expected: &'static str) -> Result<Vec<T>, TlsError> {
-        let wrong = |found: String| TlsError::Pem { path: path.to_owned(), expected, found };
-        let items = T::pem_slice_iter(self.bytes(path)).collect::<Result<Vec<T>, _>>().map_err(|error| wrong(error.to_string()))?;
-        if items.is_empty() { Err(wrong("none".to_owned())) } else { Ok(items) }
-    }
-
-    fn private_key(&self, path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-        PrivateKeyDer::from_pem_slice(self.bytes(path)).map_err(|_| TlsError::Pem {
-            path: path.to_owned(),
-            expected: "an unencrypted private key (PKCS#8, PKCS#1 or SEC1)",
-            found: "none".to_owned(),
-        })
-    }
-}
-
-fn end_of(certificate: &[u8]) -> Option<i64> {
-    X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed.validity().not_after.timestamp())
+/// Every file that a listener names.
+fn read(tls: &Tls) -> Result<PemFiles, PemError> {
+    let pairs = tls.certificates.iter().flat_map(|files| [&files.cert, &files.key]);
+    PemFiles::default().with(tls.client_ca.iter().chain(&tls.client_crl).chain(pairs))
 }
 
 fn crl_end(crl: &[u8]) -> Option<i64> {
@@ -344,6 +298,8 @@ fn readable(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::{AskCertificate, CertificateFiles};
 

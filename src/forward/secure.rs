@@ -1,18 +1,16 @@
 //! How apps with TLS are spoken to: whom the proxy trusts there, and what it presents itself with.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::aws_lc_rs::digest;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, Error as RustlsError, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::{Protocol, Route, UpstreamTls};
+use crate::config::{PemError, PemFiles, Protocol, Route, UpstreamTls, end_of};
 use crate::model::{Expiry, Lasting};
 
 /// What is wrong with the files that an app's `upstream.tls` names.
@@ -26,10 +24,8 @@ pub struct Insecure {
 
 #[derive(Debug, thiserror::Error)]
 enum What {
-    #[error("{path}: {source}")]
-    Unreadable { path: PathBuf, source: io::Error },
-    #[error("{path}: expected PEM with {expected}, found {found}")]
-    Pem { path: PathBuf, expected: &'static str, found: String },
+    #[error(transparent)]
+    File(#[from] PemError),
     #[error("{path}: the certificate cannot be used: {why}")]
     Certificate { path: PathBuf, why: String },
     #[error("{path}: the key is of another certificate; expected the key that {cert} was issued for")]
@@ -117,7 +113,7 @@ impl Wrong {
 
 impl Secured {
     fn make(tls: &UpstreamTls, before: Option<&Self>, system: &mut System) -> Result<Self, Wrong> {
-        let files = Files::read(tls)?;
+        let files = read(tls)?;
         let mut content = files.digest();
         if tls.ca.is_empty() {
             content.extend(system.read().digest.as_ref().map(AsRef::as_ref).unwrap_or_default());
@@ -138,8 +134,9 @@ impl Secured {
             None => builder.with_no_client_auth(),
             Some(pair) => {
                 let wrong = |what| Wrong("certificate", what);
-                let chain: Vec<CertificateDer<'static>> = files.pem(&pair.cert, "a certificate chain").map_err(wrong)?;
-                let key = files.private_key(&pair.key).map_err(wrong)?;
+                let chain: Vec<CertificateDer<'static>> =
+                    files.items(&pair.cert, "a certificate chain").map_err(|error| wrong(error.into()))?;
+                let key = files.private_key(&pair.key).map_err(|error| wrong(error.into()))?;
                 expiries.extend(chain.first().and_then(|leaf| Some(Expiry::new(&pair.cert, Lasting::Presented, end_of(leaf)?))));
                 builder.with_client_auth_cert(chain, key).map_err(|error| match error {
                     RustlsError::InconsistentKeys(_) => wrong(What::Pair { cert: pair.cert.clone(), path: pair.key.clone() }),
@@ -156,10 +153,10 @@ impl Secured {
     }
 }
 
-fn authorities(paths: &[PathBuf], files: &Files, expiries: &mut Vec<Expiry>) -> Result<RootCertStore, Wrong> {
+fn authorities(paths: &[PathBuf], files: &PemFiles, expiries: &mut Vec<Expiry>) -> Result<RootCertStore, Wrong> {
     let mut roots = RootCertStore::empty();
     for path in paths {
-        let found: Vec<CertificateDer<'static>> = files.pem(path, "a CA certificate").map_err(|what| Wrong("ca", what))?;
+        let found: Vec<CertificateDer<'static>> = files.items(path, "a CA certificate").map_err(|error| Wrong("ca", error.into()))?;
         expiries.extend(found.iter().filter_map(|ca| end_of(ca)).min().map(|ends| Expiry::new(path, Lasting::AppAuthority, ends)));
         for certificate in found {
             let unusable = |why: String| Wrong("ca", What::Certificate { path: path.clone(), why });
@@ -211,48 +208,9 @@ impl System {
     }
 }
 
-/// The content of every file that one app names, read once.
-struct Files(BTreeMap<PathBuf, Vec<u8>>);
-
-impl Files {
-    fn read(tls: &UpstreamTls) -> Result<Self, Wrong> {
-        let authorities = tls.ca.iter().map(|path| ("ca", path));
-        let pair = tls.certificate.iter().flat_map(|pair| [("certificate", &pair.cert), ("certificate", &pair.key)]);
-        let read = |(key, path): (&'static str, &PathBuf)| match std::fs::read(path) {
-            Ok(bytes) => Ok((path.clone(), bytes)),
-            Err(source) => Err(Wrong(key, What::Unreadable { path: path.clone(), source })),
-        };
-        authorities.chain(pair).map(read).collect::<Result<_, _>>().map(Self)
-    }
-
-    fn digest(&self) -> Vec<u8> {
-        let mut all = digest::Context::new(&digest::SHA256);
-        for bytes in self.0.values() {
-            all.update(digest::digest(&digest::SHA256, bytes).as_ref());
-        }
-        all.finish().as_ref().to_vec()
-    }
-
-    fn bytes(&self, path: &Path) -> &[u8] {
-        self.0.get(path).map(Vec::as_slice).unwrap_or_default()
-    }
-
-    /// All items of one kind, at least one.
-    fn pem<T: PemObject>(&self, path: &Path, expected: &'static str) -> Result<Vec<T>, What> {
-        let wrong = |found: String| What::Pem { path: path.to_owned(), expected, found };
-        let items = T::pem_slice_iter(self.bytes(path)).collect::<Result<Vec<T>, _>>().map_err(|error| wrong(error.to_string()))?;
-        if items.is_empty() { Err(wrong("none".to_owned())) } else { Ok(items) }
-    }
-
-    fn private_key(&self, path: &Path) -> Result<PrivateKeyDer<'static>, What> {
-        PrivateKeyDer::from_pem_slice(self.bytes(path)).map_err(|_| What::Pem {
-            path: path.to_owned(),
-            expected: "an unencrypted private key (PKCS#8, PKCS#1 or SEC1)",
-            found: "none".to_owned(),
-        })
-    }
-}
-
-fn end_of(certificate: &[u8]) -> Option<i64> {
-    X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed.validity().not_after.timestamp())
+/// Every file that one app names.
+fn read(tls: &UpstreamTls) -> Result<PemFiles, Wrong> {
+    let pair = tls.certificate.iter().flat_map(|pair| [&pair.cert, &pair.key]);
+    let authorities = PemFiles::default().with(&tls.ca).map_err(|error| Wrong("ca", error.into()))?;
+    authorities.with(pair).map_err(|error| Wrong("certificate", error.into()))
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use smallvec::smallvec;
@@ -127,6 +127,11 @@ fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     }
 }
 
+/// gRPC, gRPC-Web or what calls itself so.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
 struct Exchange<'a> {
     /// For the first try, so that the clock is read once.
     begun: Option<Instant>,
@@ -190,7 +195,7 @@ impl<'a> Exchange<'a> {
         }
         let expecting = if empty { None } else { Expecting::of(&head.headers, version) };
         // There the app may be the one whose turn it is.
-        let grpc = !empty && head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let grpc = !empty && is_grpc(&head.headers);
         let (at, target, rank) = app.pick(|| order.key(), &[], begun).ok_or_else(|| Failure::Unreachable(all_down()))?;
         let mut again = (empty && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)).then(|| Copied::of(&head));
         // Over HTTP/2 a body that is said to be empty may still turn out a lie: the app learns its end, not its length, and so never takes it for whole.
@@ -398,8 +403,7 @@ impl<'a> Exchange<'a> {
                     lease.doubt();
                 }
                 // Of gRPC both sides talk at will: that the client is silent says nothing of whose turn it is.
-                let grpc =
-                    kept.headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+                let grpc = is_grpc(&kept.headers);
                 let failure = if grpc && matches!(failure, Failure::ClientTimeout) { Failure::Timeout } else { failure };
                 Shared::Done(Tried::Failed(failure))
             }

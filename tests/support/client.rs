@@ -169,6 +169,25 @@ pub fn tls_config(lab: &Lab, alpn: &[&[u8]], device: Option<&Issued>) -> ClientC
     config
 }
 
+/// One answer with `Content-Length`, head and body, off a connection that stays open.
+pub fn read_answer(stream: &mut impl Read) -> String {
+    let mut got = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&got).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                return text;
+            }
+        }
+        match stream.read(&mut part) {
+            Ok(n) if n > 0 => got.extend_from_slice(&part[..n]),
+            end => panic!("no whole answer ({end:?}); so far: {text}"),
+        }
+    }
+}
+
 /// A TLS connection for exact bytes.
 pub struct RawTls {
     pub stream: StreamOwned<ClientConnection, TcpStream>,
@@ -212,21 +231,7 @@ impl RawTls {
 
     /// One answer with `Content-Length`, head and body; the connection stays open.
     pub fn read_answer(&mut self) -> String {
-        let mut got = Vec::new();
-        let mut part = [0; 4096];
-        loop {
-            let text = String::from_utf8_lossy(&got).into_owned();
-            if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
-                if body.len() >= length.unwrap_or(0) {
-                    return text;
-                }
-            }
-            match self.stream.read(&mut part) {
-                Ok(0) | Err(_) => panic!("no whole answer; so far: {text}"),
-                Ok(n) => got.extend_from_slice(&part[..n]),
-            }
-        }
+        read_answer(&mut self.stream)
     }
 
     /// Sends a request and reads its answer.

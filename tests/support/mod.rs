@@ -31,7 +31,7 @@ mod service;
 pub mod tun;
 pub mod venv;
 
-pub use client::{Answer, Curl, RawTls, raw, tcp, tls_client, tls_config};
+pub use client::{Answer, Curl, RawTls, raw, read_answer, tcp, tls_client, tls_config};
 pub use config::Config;
 pub use lab::{Lab, Run};
 pub use nginx::{Nginx, free_port};
