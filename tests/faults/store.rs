@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::time::Instant;
 
 use rusqlite::Connection;
 
@@ -25,16 +26,17 @@ fn a_store_that_another_process_holds_keeps_nobody_waiting() {
     assert_eq!(gauge(&proxy, "vestibule_store_up"), 1.0);
     // Who changes something is told that it is not changed.
     let set = |user: &str| lab.vestibule(&["devices", "-c", "vestibule.yaml", "set", "first", &format!("user={user}")]);
-    set("ada").failed_with(&["vestibule.db", "lock"]);
+    set("grace").failed_with(&["vestibule.db", "lock"]);
     holder.execute_batch("ROLLBACK").unwrap();
     set("bob").succeeded();
     let shown = lab.vestibule(&["devices", "-c", "vestibule.yaml", "show", "first"]).succeeded();
-    assert!(shown.stdout.contains("bob") && !shown.stdout.contains("ada"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("bob") && !shown.stdout.contains("grace"), "{}", shown.stdout);
     // What was seen meanwhile is written now.
-    eventually("the stacks of both are in the store", || {
-        let seen = |id: &str| lab.vestibule(&["devices", "-c", "vestibule.yaml", "show", id]).succeeded().stdout.contains("STACK");
-        (seen("first") && seen("second")).then_some(())
-    });
+    eventually("the stacks of both are in the store", || (seen(&lab, "first") && seen(&lab, "second")).then_some(()));
+}
+
+fn seen(lab: &Lab, device: &str) -> bool {
+    lab.vestibule(&["devices", "-c", "vestibule.yaml", "show", device]).succeeded().stdout.contains("STACK")
 }
 
 #[test]
@@ -82,8 +84,18 @@ fn a_store_that_is_overwritten_is_seen_and_one_that_is_put_back_is_taken() {
     let kept = fs::read(lab.path("vestibule.db")).unwrap();
     let proxy = lab.start(&config);
     assert_eq!(get(&proxy, &lab, &known).status, 200);
+    // What the proxy itself writes at its start is a change to it as well, after which it drops all that it knows.
+    eventually("the device's stack is in the store", || seen(&lab, "known").then_some(()));
+    let written = Instant::now();
+    eventually("the proxy has looked since", || {
+        (gauge(&proxy, "vestibule_store_lag_seconds") < written.elapsed().as_secs_f64()).then_some(())
+    });
+    assert_eq!(get(&proxy, &lab, &known).status, 200);
+    // Held, so that it sees both at once: the first alone is a change by hand.
+    proxy.signal(libc::SIGSTOP);
     settle(&lab);
     overwrite(&lab);
+    proxy.signal(libc::SIGCONT);
     eventually("the store is down", || {
         assert_eq!(get(&proxy, &lab, &known).status, 200, "who is known keeps what is known");
         (gauge(&proxy, "vestibule_store_up") == 0.0).then_some(())
