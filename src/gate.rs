@@ -117,7 +117,7 @@ pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body
     let conn = spoken_for.as_ref().unwrap_or(conn);
     let mut visit = conn.core.desk.begin(); // dropped unfinished: counted as 499
     let mut ruled = None;
-    let answer = match Ask::read(&request, conn, &house, &mut visit) {
+    let mut answer = match Ask::read(&request, conn, &house, &mut visit) {
         Err(unasked) => turn_away(conn, &house, request, &unasked, &mut visit),
         Ok(ask) => {
             let known = conn.known(&house, visit.began(), visit.started()).await; // ready at once when cached
@@ -133,23 +133,23 @@ pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body
         }
     };
     let lasting = ruled.map(|ruling| (Rc::clone(conn), ruling, house.rules.serial));
-    counted(visit, ask_hints(answer, conn, &house), lasting)
+    ask_hints(&mut answer, conn, &house);
+    counted(visit, &mut answer, lasting);
+    answer
 }
 
 /// Ends a visit with its answer, the only place that counts and logs; an answer that lasts is decided anew by what `lasting` says.
-fn counted(visit: Visit, answer: Response<Body>, lasting: Option<(Rc<Conn>, Rc<Ruling>, u64)>) -> Response<Body> {
+fn counted(visit: Visit, answer: &mut Response<Body>, lasting: Option<(Rc<Conn>, Rc<Ruling>, u64)>) {
     let mut answered = visit.finish(answer.status());
     let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-    answer.map(|body| {
-        body.told(move |turn| match turn {
-            Turn::Ended(ended) => answered.ended((ended.bytes_in, ended.bytes_out), cut(ended.end)),
-            Turn::Long(fate) => {
-                if let Some((conn, ruling, rules)) = &lasting {
-                    conn.core.lasting.add(fate, conn, (ruling, *rules), (&answered, switched));
-                }
+    answer.body_mut().tell(move |turn| match turn {
+        Turn::Ended(ended) => answered.ended((ended.bytes_in, ended.bytes_out), cut(ended.end)),
+        Turn::Long(fate) => {
+            if let Some((conn, ruling, rules)) = &lasting {
+                conn.core.lasting.add(fate, conn, (ruling, *rules), (&answered, switched));
             }
-        })
-    })
+        }
+    });
 }
 
 const fn cut(end: End) -> Option<Cut> {
@@ -167,11 +167,10 @@ const fn cut(end: End) -> Option<Cut> {
 }
 
 /// Asks the browser for the client hints that the operator wants, unless the app asks for its own. Only HTTPS answers can (RFC 8942 section 3.1).
-fn ask_hints(mut answer: Response<Body>, conn: &Conn, house: &House) -> Response<Body> {
+fn ask_hints(answer: &mut Response<Body>, conn: &Conn, house: &House) {
     if let Some(hints) = house.rules.fingerprints.accept_ch.as_ref().filter(|_| conn.door.https) {
         answer.headers_mut().entry(&ACCEPT_CH).or_insert_with(|| hints.clone());
     }
-    answer
 }
 
 /// Decides, or finds the decision of an earlier request that asked the same.

@@ -1,14 +1,16 @@
-//! TLS 1.3's key schedule, by rustls' HKDF over aws-lc-rs' HMAC.
+//! TLS 1.3's key schedule, by rustls' HKDF over RustCrypto's HMAC.
 //!
 //! The HKDF that comes with the provider extracts anew for each key that it expands, and prepares each secret anew: a third of a handshake's hashes.
 //! The one that rustls has for any HMAC prepares each secret once.
 
+use std::marker::PhantomData;
 use std::sync::LazyLock;
 
-use ::aws_lc_rs::hmac;
+use hmac::{Hmac, KeyInit, Mac};
 use rustls::crypto::tls13::{Hkdf, HkdfUsingHmac};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, hmac as tls};
 use rustls::{CipherSuite, SupportedCipherSuite, Tls13CipherSuite};
+use sha2::{Sha256, Sha384};
 
 /// The provider of aws-lc-rs, with this key schedule. Its suites stand in the order in which the server prefers them: all are strong, so the
 /// fastest comes first.
@@ -55,60 +57,35 @@ fn common(theirs: &rustls::CipherSuiteCommon) -> rustls::CipherSuiteCommon {
     }
 }
 
-static SHA256: HkdfUsingHmac<'_> = HkdfUsingHmac(&Hash(hmac::HMAC_SHA256));
-static SHA384: HkdfUsingHmac<'_> = HkdfUsingHmac(&Hash(hmac::HMAC_SHA384));
+static SHA256: HkdfUsingHmac<'_> = HkdfUsingHmac(&Hash::<Hmac<Sha256>>(PhantomData));
+static SHA384: HkdfUsingHmac<'_> = HkdfUsingHmac(&Hash::<Hmac<Sha384>>(PhantomData));
 
-struct Hash(hmac::Algorithm);
-
-/// Bytes of the longest tag, SHA-384's.
-const MOST: usize = 48;
-/// Room for a label with its context and counter (RFC 8446 section 7.1): two of the lengths, 18 letters, a hash.
-const LABEL: usize = 128;
-
-/// `None`: there is no room for all.
-fn joined<'a, 'b>(parts: impl Iterator<Item = &'b [u8]>, text: &'a mut [u8; LABEL]) -> Option<&'a [u8]> {
-    let mut length = 0;
-    for part in parts {
-        text.get_mut(length..length + part.len())?.copy_from_slice(part);
-        length += part.len();
-    }
-    text.get(..length)
-}
+struct Hash<M>(PhantomData<fn() -> M>);
 
 /// A secret that is ready for use.
-struct Key(hmac::Key);
+struct Key<M>(M);
 
-impl tls::Hmac for Hash {
+impl<M: Mac + KeyInit + Clone + Send + Sync + 'static> tls::Hmac for Hash<M> {
     fn with_key(&self, key: &[u8]) -> Box<dyn tls::Key> {
-        Box::new(Key(hmac::Key::new(self.0, key)))
+        Box::new(Key::<M>(KeyInit::new_from_slice(key).expect("keys of any length are HMAC's (RFC 2104 section 2)")))
     }
 
     fn hash_output_len(&self) -> usize {
-        self.0.digest_algorithm().output_len()
+        M::output_size()
     }
 }
 
-impl tls::Key for Key {
+impl<M: Mac + Clone + Send + Sync> tls::Key for Key<M> {
     fn sign_concat(&self, first: &[u8], middle: &[&[u8]], last: &[u8]) -> tls::Tag {
-        // Nearly all that is signed is the first block of an expansion: a public label and a counter (RFC 5869 section 2.3). In one piece it spares
-        // two copies of the prepared key; what may hold a secret is not put together.
-        if first.is_empty() && !last.is_empty() {
-            let (mut text, mut tag) = ([0; LABEL], [0; MOST]);
-            if let Some(text) = joined(middle.iter().copied().chain([last]), &mut text)
-                && let Ok(tag) = hmac::sign_to_buffer(&self.0, text, &mut tag)
-            {
-                return tls::Tag::new(tag);
-            }
-        }
-        let mut context = hmac::Context::with_key(&self.0);
-        context.update(first);
-        middle.iter().for_each(|part| context.update(part));
-        context.update(last);
-        tls::Tag::new(context.sign().as_ref())
+        let mut mac = self.0.clone();
+        mac.update(first);
+        middle.iter().for_each(|part| mac.update(part));
+        mac.update(last);
+        tls::Tag::new(&mac.finalize().into_bytes())
     }
 
     fn tag_len(&self) -> usize {
-        self.0.algorithm().digest_algorithm().output_len()
+        M::output_size()
     }
 }
 

@@ -168,9 +168,8 @@ impl Body {
     }
 
     /// Calls `hook` at the body's end, at the latest when it is dropped, and before that when it lasts. A second hook replaces the first.
-    pub fn told(mut self, hook: impl FnMut(Turn<'_>) + 'static) -> Self {
+    pub fn tell(&mut self, hook: impl FnMut(Turn<'_>) + 'static) {
         self.hook = Some(Box::new(hook));
-        self
     }
 
     /// What the head switches to. What is left here is empty.

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, re
 use super::failure::{Broken, Failure};
 use super::upload::RequestBody;
 use super::{Identity, Order, cookies};
-use crate::record::hex;
+use crate::record::{header, hex};
 use crate::request::{Upgrade, hop};
 
 static DEVICE_ID: HeaderName = HeaderName::from_static("vestibule-device-id");
@@ -285,7 +285,7 @@ fn made_traceparent(request_id: &HeaderValue) -> HeaderValue {
     if let Some(parent) = text.get_mut(36..52) {
         parent.copy_from_slice(&hex(fastrand::u64(1..)));
     }
-    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
+    header(text)
 }
 
 /// Thirty-two hex digits in lower case that are not all zero. Of every request: folded rather than searched, so that it takes a few steps for all.

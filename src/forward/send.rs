@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{MaybeDone, maybe_done};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request};
 use http_body::Body as _;
@@ -316,21 +317,26 @@ impl<'a> Exchange<'a> {
             let reads = conn.pulse().reads.get();
             let mut patience = Patience { since: began, writes: conn.pulse().writes.get() };
             let mut sending = pin!(None);
-            let answer = poll_fn(|cx| {
+            let answered = poll_fn(|cx| {
                 let Some((requests, driven)) = conn.parts() else { return Poll::Pending };
-                let answer = driven.drive(cx, |cx| {
+                let answered = driven.drive(cx, |cx| {
                     if let Some(request) = self.request.take() {
-                        sending.set(Some(requests.try_send_request(request)));
+                        // Its answer stays in the same place until it is taken: a head is large to be handed on.
+                        sending.set(Some(maybe_done(requests.try_send_request(request))));
                     }
                     sending.as_mut().as_pin_mut().map_or(Poll::Pending, |sending| sending.poll(cx))
                 });
-                match answer {
-                    Poll::Ready(answer) => Poll::Ready(Ok(answer)),
-                    Poll::Pending => self.poll_timeout(&mut conn, &mut patience, cx).map(Err),
+                match answered {
+                    Poll::Ready(()) => Poll::Ready(None),
+                    Poll::Pending => self.poll_timeout(&mut conn, &mut patience, cx).map(Some),
                 }
             });
-            let mut error = match answer.await {
-                Ok(Ok(response)) => {
+            if let Some(failure) = answered.await {
+                return Tried::Failed(failure);
+            }
+            let answer = sending.as_mut().as_pin_mut().and_then(MaybeDone::take_output);
+            let mut error = match answer.expect("driven until it came") {
+                Ok(response) => {
                     if order.upgrade.is_some()
                         && response.status() != StatusCode::SWITCHING_PROTOCOLS
                         && let Some((_, driven)) = conn.parts()
@@ -339,8 +345,7 @@ impl<'a> Exchange<'a> {
                     }
                     return Tried::Answered(response.map(Arriving::Http1), conn);
                 }
-                Ok(Err(error)) => error,
-                Err(failure) => return Tried::Failed(failure),
+                Err(error) => error,
             };
             self.request = error.take_message();
             match &self.again {

@@ -143,7 +143,7 @@ pub async fn send(
 ) -> Response<Body> {
     let request_id = match conn.request_id(request.headers()) {
         Some(theirs) => theirs.clone(),
-        None => HeaderValue::from_str(visit.id().as_str()).unwrap_or(HeaderValue::from_static("")),
+        None => visit.id().header(),
     };
     let assertion = match asserted(conn, house, (ask, ruling), visit) {
         Ok(assertion) => assertion,
@@ -166,7 +166,7 @@ pub async fn send(
     // The request goes away with its headers, and a refusal's form depends on some of them.
     let asked = (Form::wanted(request.headers()), request.method() == Method::HEAD);
     let mut work = pin!(forward::send(permit, &order, &house.upstreams, request));
-    let sent = match bounds.ends {
+    let mut sent = match bounds.ends {
         None => work.await,
         // Boxed, so that connections without such a limit have no room for its timer. What was under way is dropped with the connection to the app.
         Some(ends) => match Box::pin(timeout_at(ends.into(), work.as_mut())).await {
@@ -181,22 +181,18 @@ pub async fn send(
             }
         },
     };
-    let sent = match sent {
+    if let Ok(answered) = &mut sent {
+        visit.upstream(answered.upstream);
+        if let Some(told) = &ruling.told {
+            answered.response.headers_mut().insert(&notice::HEADER, told.header.clone());
+        }
         // Over HTTP/2 such a status would tell the client that its WebSocket is open (RFC 8441 section 5).
-        Ok(sent) if version == Version::HTTP_2 && upgrade.is_some() && sent.response.status().is_success() => {
-            visit.upstream(sent.upstream);
-            Err(Failure::Broken(Broken::Framing("the app answered a WebSocket's opening as an ordinary request")))
+        if version == Version::HTTP_2 && upgrade.is_some() && answered.response.status().is_success() {
+            sent = Err(Failure::Broken(Broken::Framing("the app answered a WebSocket's opening as an ordinary request")));
         }
-        sent => sent,
-    };
+    }
     let mut answer = match sent {
-        Ok(mut sent) => {
-            visit.upstream(sent.upstream);
-            if let Some(told) = &ruling.told {
-                sent.response.headers_mut().insert(&notice::HEADER, told.header.clone());
-            }
-            sent.response
-        }
+        Ok(sent) => sent.response,
         Err(failure) => fail(conn, house, ruling, &failure, asked, visit),
     };
     if upgrade.is_some() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -30,7 +30,7 @@ pub async fn answer(asker: &Rc<Conn>, mut request: Request<Incoming>) -> Respons
     let mut visit = asker.core.desk.begin();
     let method = request.method().clone();
     let manner = Manner::of(request.uri().path()).unwrap_or(Manner::ForwardAuth);
-    let answer = match read(asker, &house, &mut request, &mut visit) {
+    let mut answer = match read(asker, &house, &mut request, &mut visit) {
         Err(keys @ Unasked::Keys { .. }) => turn_away(asker, &house, request, &keys, &mut visit),
         Err(unasked) => {
             as_asked(&mut request, method);
@@ -54,7 +54,8 @@ pub async fn answer(asker: &Rc<Conn>, mut request: Request<Incoming>) -> Respons
             }
         },
     };
-    counted(visit, answer, None)
+    counted(visit, &mut answer, None);
+    answer
 }
 
 /// Makes of the question the request that it is about, of the client that it is of, which may want to leave HTTP. Only who is listed may ask.

@@ -13,7 +13,7 @@ mod visit;
 use std::cell::{Cell as StdCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use prometheus::Registry;
@@ -22,7 +22,7 @@ pub use self::line::{Connection, fragment, own};
 pub use self::log::{LogError, LogQueue, LogWriter};
 pub use self::past::{Again, Lack, Past};
 pub use self::shard::{Cell, Family, Timer, Writer};
-pub use self::visit::{Answered, Case, Cut, Labels, RequestId, Visit, hex};
+pub use self::visit::{Answered, Case, Cut, Labels, RequestId, Visit, header, hex};
 use crate::model::{Contradiction, Set};
 use names::{Kind, Metric};
 
@@ -150,6 +150,8 @@ pub struct Desk {
     log: RefCell<arc_swap::Cache<LogSlot, Option<Arc<LogQueue>>>>,
     batch: RefCell<log::Lines>,
     flush_due: StdCell<bool>,
+    /// One moment by both clocks.
+    clocks: StdCell<(Instant, SystemTime)>,
     ids: visit::Ids,
     ledger: RefCell<visit::Ledger>,
     clock: RefCell<line::Clock>,
@@ -170,6 +172,8 @@ impl std::ops::Deref for LogSlot {
 }
 
 impl Desk {
+    /// So long both clocks are taken to go alike.
+    const TOGETHER: Duration = Duration::from_millis(10);
     /// Lines wait this long for company before they go to the writer.
     const FLUSH: Duration = Duration::from_millis(50);
     /// Or until so many bytes are there.
@@ -183,6 +187,7 @@ impl Desk {
             log: RefCell::new(arc_swap::Cache::new(LogSlot(Arc::clone(&record)))),
             batch: RefCell::new(log::Lines { bytes: Vec::with_capacity(4096), count: 0 }),
             flush_due: StdCell::new(false),
+            clocks: StdCell::new((Instant::now(), SystemTime::now())),
             ids: visit::Ids::new(),
             ledger: RefCell::default(),
             clock: RefCell::default(),
@@ -195,6 +200,19 @@ impl Desk {
     /// Opens the record of one request. Dropped unfinished it counts as 499.
     pub fn begin(self: &Rc<Self>) -> Visit {
         Visit::open(Rc::clone(self))
+    }
+
+    /// Now, by one clock, and by the other as often as `TOGETHER` says: a time of day that is set shows that soon.
+    fn now(&self) -> (Instant, SystemTime) {
+        let now = Instant::now();
+        let (then, day) = self.clocks.get();
+        let since = now.duration_since(then);
+        if since < Self::TOGETHER {
+            return (now, day + since);
+        }
+        let day = SystemTime::now();
+        self.clocks.set((now, day));
+        (now, day)
     }
 
     /// Counts those of `found` that are not in `counted` yet: a connection's own account.

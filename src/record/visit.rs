@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 use smallvec::SmallVec;
 
@@ -21,6 +22,16 @@ impl RequestId {
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
+
+    /// One that is cheap to clone.
+    pub fn header(self) -> HeaderValue {
+        header(self.0)
+    }
+}
+
+/// A value that was made for one request. As a slice it would be copied into a place of its own, and its first clone would get another.
+pub fn header<const LENGTH: usize>(text: [u8; LENGTH]) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from_owner(text)).unwrap_or(HeaderValue::from_static(""))
 }
 
 #[derive(Debug)]
@@ -244,11 +255,11 @@ impl Visit {
     const LEFT: u16 = 499;
 
     pub(super) fn open(desk: Rc<Desk>) -> Self {
-        let began = SystemTime::now();
+        let (started, began) = desk.now();
         let id = desk.ids.next(began);
         Self(Some(Box::new(Open {
             desk,
-            started: Instant::now(),
+            started,
             began,
             id,
             method: None,

@@ -267,15 +267,14 @@ async fn gate(
     };
     let upstreams = Rc::clone(&front.upstreams.borrow());
     Ok(match send(permit(merged), &order, &upstreams, request).await {
-        Ok(sent) => {
+        Ok(mut sent) => {
             let ended = Rc::clone(&front.ended);
-            sent.response.map(|body| {
-                body.told(move |turn| {
-                    if let Turn::Ended(how) = turn {
-                        ended.borrow_mut().push(how);
-                    }
-                })
-            })
+            sent.response.body_mut().tell(move |turn| {
+                if let Turn::Ended(how) = turn {
+                    ended.borrow_mut().push(how);
+                }
+            });
+            sent.response
         }
         Err(failure) => {
             let status = match &failure {
