@@ -15,6 +15,9 @@ pub enum Failure {
     /// The app's side: no response head within the response timeout, or the app stopped reading the request. 504.
     #[error("the app did not answer in time")]
     Timeout,
+    /// Nobody's that can be told: gRPC of which neither side said anything for the idle timeout, and either may be the one whose turn it is. 504.
+    #[error("neither the client nor the app said anything in time")]
+    Silence,
     /// The app's side: it closed before its response head was whole, or answered what is not sound HTTP. 502.
     #[error("the app's answer was not sound")]
     Broken(#[source] Broken),

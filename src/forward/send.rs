@@ -409,7 +409,7 @@ impl<'a> Exchange<'a> {
                 }
                 // Of gRPC both sides talk at will: that the client is silent says nothing of whose turn it is.
                 let grpc = is_grpc(&kept.headers);
-                let failure = if grpc && matches!(failure, Failure::ClientTimeout) { Failure::Timeout } else { failure };
+                let failure = if grpc && matches!(failure, Failure::ClientTimeout) { Failure::Silence } else { failure };
                 Shared::Done(Tried::Failed(failure))
             }
         }

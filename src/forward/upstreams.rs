@@ -229,6 +229,8 @@ impl App {
         let count = match failure {
             Failure::Timeout => &target.counts.timeout,
             Failure::Broken(_) => &target.counts.broken,
+            // A client that opens calls and says nothing would take servers out of use.
+            Failure::Silence => return target.counts.timeout.add(1),
             _ => return target.counts.client.add(1),
         };
         count.add(1);

@@ -228,7 +228,7 @@ fn fail(conn: &Conn, house: &House, ruling: &Rc<Ruling>, failure: &Failure, aske
     };
     let (refusal, error) = match failure {
         Failure::Unreachable(_) => (Refusal::UpstreamUnreachable { app }, Some("upstream.unreachable")),
-        Failure::Timeout => (Refusal::UpstreamTimeout { app }, Some("upstream.timeout")),
+        Failure::Timeout | Failure::Silence => (Refusal::UpstreamTimeout { app }, Some("upstream.timeout")),
         Failure::Broken(_) => (Refusal::UpstreamBroken { app }, Some("upstream.broken")),
         Failure::Restricted { key, upstream } => {
             visit.upstream(*upstream);

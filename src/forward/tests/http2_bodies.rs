@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use ::h2::server::Builder;
 
-use super::http2::{app, way};
+use super::http2::{app, client, way};
 use super::*;
 
 /// A stream may have to wait for another's end though we count that one as over: whoever waits is woken when it opens.
@@ -91,5 +91,37 @@ fn a_client_that_asks_first_sends_its_body_as_soon_as_the_app_wants_it() {
         assert!(client.rest().await.ends_with("ok"));
         // Who says nothing is waited for, a second.
         assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    });
+}
+
+/// A client that opens calls and says nothing would take an app's servers out of use, one after the other.
+#[test]
+fn silence_in_a_grpc_call_whose_turn_nobody_knows_is_no_failure_of_the_server() {
+    worker(async {
+        let silent = async || app(&Builder::new(), |mut call| async move { drop(poll_fn(|cx| call.answer.poll_reset(cx)).await) }).await;
+        let (one, two) = (silent().await, silent().await);
+        let mut way = Setup::of(&[&one, &two]);
+        let upstream = &mut way.routes[0].upstream;
+        (upstream.protocol, upstream.ejection.failures) = (Protocol::H2c, 1);
+        (upstream.timeouts.idle, upstream.timeouts.response) = (Duration::from_millis(50), Duration::from_millis(50));
+        let front = way.start().await;
+        let failures = || {
+            let upstreams = front.upstreams.borrow();
+            upstreams.app(AppId(0)).unwrap().targets.iter().map(|target| target.place.fitness.failures()).sum::<u32>()
+        };
+        let call = |whole: bool| {
+            let front = &front;
+            async move {
+                let request = Request::post("http://wiki/").header("content-type", "application/grpc").body(()).unwrap();
+                let (answer, _stream) = client(front).await.send_request(request, whole).unwrap();
+                answer.await.unwrap().status()
+            }
+        };
+        for _ in 0..4 {
+            assert_eq!(call(false).await, 504);
+        }
+        assert_eq!(failures(), 0);
+        assert_eq!(call(true).await, 504);
+        assert_eq!(failures(), 1, "it is the app's turn when the request is whole");
     });
 }

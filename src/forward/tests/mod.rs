@@ -279,7 +279,7 @@ async fn gate(
         Err(failure) => {
             let status = match &failure {
                 Failure::Unreachable(_) | Failure::Broken(_) => 502,
-                Failure::Timeout => 504,
+                Failure::Timeout | Failure::Silence => 504,
                 Failure::Restricted { .. } => 403,
                 Failure::BodyTooLarge { .. } => 413,
                 Failure::ClientTimeout => 408,
