@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::Ends;
 use super::fitness::{Turn, millis};
 use super::upstreams::{App, Target};
 use crate::config::Balance;
@@ -26,28 +27,44 @@ pub(super) enum Rank {
     Ejected,
 }
 
+/// When a request asks, and for whom.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    now: Instant,
+    whose: &'a dyn Fn() -> Ends,
+}
+
 impl App {
-    /// The server for a request that was tried on `tried`. `None`: all others are down, or there are none. `key`: whose requests stay together.
-    pub(super) fn pick(&self, key: impl FnOnce() -> u64, tried: &[u16], now: Instant) -> Option<(u16, &Target, Rank)> {
+    /// The server for a request that was tried on `tried`. `None`: all others are down, or there are none. `key`: whose requests stay together;
+    /// `whose` it is, for servers that are told.
+    pub(super) fn pick(
+        &self,
+        key: impl FnOnce() -> u64,
+        whose: impl Fn() -> Ends,
+        tried: &[u16],
+        now: Instant,
+    ) -> Option<(u16, &Target, Rank)> {
+        let asked = Asked { now, whose: &whose };
         if let ([only], true) = (self.targets.as_slice(), tried.is_empty()) {
-            return Some((0, only, self.rank(only, now, || 1.0)?));
+            return Some((0, only, self.rank(only, asked, || 1.0)?));
         }
         let at = match self.balance {
-            Balance::RoundRobin => self.next_in_turn(tried, now),
-            Balance::LeastRequests => self.less_busy(tried, now),
-            Balance::Hash => self.highest(key(), tried, now),
+            Balance::RoundRobin => self.next_in_turn(tried, asked),
+            Balance::LeastRequests => self.less_busy(tried, asked),
+            Balance::Hash => self.highest(key(), tried, asked),
         };
         let (at, rank) = at?;
         Some((u16::try_from(at).ok()?, self.targets.get(at)?, rank))
     }
 
     /// `None`: down. `draw`: from 0 to 1, what decides whether a request is in a share that still grows.
-    fn rank(&self, target: &Target, now: Instant, draw: impl FnOnce() -> f64) -> Option<Rank> {
+    fn rank(&self, target: &Target, asked: Asked<'_>, draw: impl FnOnce() -> f64) -> Option<Rank> {
+        let Asked { now, whose } = asked;
         Some(match target.place.fitness.turn(|| millis(now), self.slow_start) {
             Turn::Down => return None,
             Turn::Ejected(_) => Rank::Ejected,
             Turn::Resting(_) => Rank::Resting,
-            _ if !target.server.has_room() => Rank::Full,
+            _ if !target.server.has_room(whose) => Rank::Full,
             Turn::Whole => Rank::Free,
             Turn::Since(back) => {
                 #[allow(clippy::cast_precision_loss)] // at most an hour
@@ -57,18 +74,18 @@ impl App {
         })
     }
 
-    fn untried<'a>(&'a self, tried: &'a [u16], now: Instant) -> impl Fn(usize) -> Option<(usize, Rank)> + 'a {
+    fn untried<'a>(&'a self, tried: &'a [u16], asked: Asked<'a>) -> impl Fn(usize) -> Option<(usize, Rank)> + 'a {
         move |at| {
             let target = self.targets.get(at).filter(|_| !tried.iter().any(|tried| usize::from(*tried) == at))?;
-            Some((at, self.rank(target, now, fastrand::f64)?))
+            Some((at, self.rank(target, asked, fastrand::f64)?))
         }
     }
 
     /// The next goes on behind the one that was taken: where one is out, all others share what it would take.
-    fn next_in_turn(&self, tried: &[u16], now: Instant) -> Option<(usize, Rank)> {
+    fn next_in_turn(&self, tried: &[u16], asked: Asked<'_>) -> Option<(usize, Rank)> {
         let count = self.targets.len();
         let start = self.next.get().checked_rem(count)?;
-        let ranked = self.untried(tried, now);
+        let ranked = self.untried(tried, asked);
         let mut best: Option<(usize, Rank)> = None;
         for (at, rank) in (start..count).chain(0..start).filter_map(ranked) {
             if best.is_none_or(|(_, than)| rank < than) {
@@ -85,9 +102,9 @@ impl App {
     }
 
     /// Of two at random the one with fewer requests of this worker running (Mitzenmacher, The Power of Two Choices in Randomized Load Balancing).
-    fn less_busy(&self, tried: &[u16], now: Instant) -> Option<(usize, Rank)> {
+    fn less_busy(&self, tried: &[u16], asked: Asked<'_>) -> Option<(usize, Rank)> {
         let mut best: SmallVec<[(usize, Rank); 16]> = SmallVec::new();
-        for one in (0..self.targets.len()).filter_map(self.untried(tried, now)) {
+        for one in (0..self.targets.len()).filter_map(self.untried(tried, asked)) {
             if best.first().is_some_and(|(_, than)| one.1 < *than) {
                 best.clear();
             }
@@ -108,11 +125,11 @@ impl App {
 
     /// Rendezvous hashing (Thaler and Ravishankar, 1998): each server has a number for each key, and the highest takes it. One that leaves moves its own
     /// keys alone, and proxies with the same servers agree without a word. In a share that grows a key stays once it is there.
-    fn highest(&self, key: u64, tried: &[u16], now: Instant) -> Option<(usize, Rank)> {
+    fn highest(&self, key: u64, tried: &[u16], asked: Asked<'_>) -> Option<(usize, Rank)> {
         let ranked = self.targets.iter().enumerate().filter(|(at, _)| !tried.iter().any(|tried| usize::from(*tried) == *at));
         let ranked = ranked.filter_map(|(at, target)| {
             let score = mixed(key ^ target.seed);
-            Some((self.rank(target, now, || fraction(mixed(score)))?, std::cmp::Reverse(score), at))
+            Some((self.rank(target, asked, || fraction(mixed(score)))?, std::cmp::Reverse(score), at))
         });
         ranked.min().map(|(rank, _, at)| (at, rank))
     }

@@ -169,7 +169,7 @@ impl Conn {
             stack.push(Idle { lent, until: now + idle });
             home.tell_idle(stack.len());
             drop(stack);
-            home.freed.notify_one();
+            home.free();
         }
         drop(longest);
     }
@@ -225,16 +225,29 @@ impl Server {
         drop(gone);
     }
 
-    /// Whether a request would find a connection, or may open one.
-    pub(super) fn has_room(&self) -> bool {
-        self.open.get() < self.caps.get().open
-            || !self.idle.borrow().is_empty()
-            || self.links.borrow().iter().any(|link| link.room() == Room::Some)
+    /// Whether a request would find a connection, or may open one. `whose` request it is counts where each client has connections of its own.
+    pub(super) fn has_room(&self, whose: impl FnOnce() -> Ends) -> bool {
+        if self.open.get() < self.caps.get().open || !self.idle.borrow().is_empty() {
+            return true;
+        }
+        let links = self.links.borrow();
+        let whose = if links.is_empty() { return false } else { self.is_told().then(whose) };
+        // An idle one of another's makes room, see `must_wait`.
+        links.iter().any(|link| link.whose == whose && link.room() == Room::Some || whose.is_some() && link.is_idle())
     }
 
     /// Told once each time that a connection comes back or ends.
     pub(super) fn freed(&self) -> &Notify {
         &self.freed
+    }
+
+    /// A connection came back or ended. Where it may be of use to one client alone, all who wait look: the first of them may be another's.
+    fn free(&self) {
+        if self.is_told() {
+            self.freed.notify_waiters();
+        } else {
+            self.freed.notify_one();
+        }
     }
 
     fn tell_idle(&self, idle: usize) {
@@ -294,7 +307,7 @@ impl Server {
             links.retain(|one| !Rc::ptr_eq(one, link));
         }
         drop(links);
-        self.freed.notify_one();
+        self.free();
     }
 
     /// A fresh connection within the time, or a place on one that others made meanwhile; where all permitted ones are in use, the first that is freed.
@@ -452,7 +465,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(server) = self.0.upgrade() {
             server.set_open(server.open.get().saturating_sub(1));
-            server.freed.notify_one();
+            server.free();
         }
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::forward::balance::{Rank, stable_hash};
 use crate::forward::fitness::{Turn, millis};
 use crate::forward::servers::Place;
-use crate::forward::upstreams;
+use crate::forward::{Ends, upstreams};
 
 /// Servers that nobody connects to.
 struct Choice {
@@ -27,6 +27,11 @@ fn routes(balance: Balance, servers: impl IntoIterator<Item = usize>) -> Vec<Rou
     (upstream.balance, upstream.slow_start) = (balance, Duration::from_secs(100));
     upstream.ejection = Ejection { failures: 1, time: Duration::from_secs(10) };
     routes
+}
+
+/// For servers that are not told whose a connection is.
+fn nobody() -> Ends {
+    unreachable!("nobody is told")
 }
 
 impl Choice {
@@ -50,7 +55,7 @@ impl Choice {
 
     /// The last octet of the chosen server's address.
     fn pick(&self, key: u64, now: Instant) -> Option<usize> {
-        let (_, target, _) = self.app().pick(|| key, &[], now)?;
+        let (_, target, _) = self.app().pick(|| key, nobody, &[], now)?;
         let SocketAddr::V4(address) = target.place.reach.address? else { return None };
         Some(usize::from(address.ip().octets()[3]))
     }
@@ -99,7 +104,7 @@ fn of_two_at_random_the_less_busy_one_takes_it() {
     let choice = Choice::of(Balance::LeastRequests, 1..=10);
     let mut running = Vec::new();
     for _ in 0..1000 {
-        let (_, target, _) = choice.app().pick(|| 0, &[], now).unwrap();
+        let (_, target, _) = choice.app().pick(|| 0, nobody, &[], now).unwrap();
         running.push(target.running());
     }
     let most = choice.app().targets.iter().map(|target| target.running.read()).max().unwrap();
@@ -207,7 +212,7 @@ fn a_request_is_not_tried_twice_on_one_server() {
         choice.fail(2, now);
         choice.place(1).fitness.rest(millis(now));
         let mut tried = Vec::new();
-        while let Some((at, _, rank)) = choice.app().pick(|| 9, &tried, now) {
+        while let Some((at, _, rank)) = choice.app().pick(|| 9, nobody, &tried, now) {
             assert_eq!(rank, [Rank::Free, Rank::Resting, Rank::Ejected][tried.len()]);
             tried.push(at);
         }

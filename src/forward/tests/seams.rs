@@ -1,6 +1,7 @@
 //! Connections that are one client's alone, and those that end as they are asked to leave HTTP.
 
 use std::pin::pin;
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -13,27 +14,30 @@ use crate::forward::upstreams::Reach;
 
 const LONG: Duration = Duration::from_secs(10);
 
-fn pool(app: &App, proxy_protocol: ProxyProtocol) -> Rc<Pool> {
+fn pool(app: &App, protocol: Protocol, proxy_protocol: ProxyProtocol, open: usize) -> Rc<Pool> {
     let at = At::Tcp { host: app.address.ip().to_string(), port: app.address.port() };
-    let reach = Reach { at, address: Some(app.address), tls: None, protocol: Protocol::Http1, proxy_protocol };
-    Pool::new(reach, Caps { idle: 4, open: 1, max_age: Duration::MAX }, Pooled::default(), None)
+    let reach = Reach { at, address: Some(app.address), tls: None, protocol, proxy_protocol };
+    Pool::new(reach, Caps { idle: 4, open, max_age: Duration::MAX }, Pooled::default(), None)
+}
+
+fn of(port: u16) -> Ends {
+    Ends { source: ([192, 0, 2, 7], port).into(), destination: ([198, 51, 100, 1], 443).into() }
 }
 
 #[test]
 fn where_all_permitted_connections_are_idle_ones_of_others_the_longest_idle_makes_room() {
     worker(async {
         let (app, _) = App::recording().await;
-        let pool = pool(&app, ProxyProtocol::V1);
-        let of = |port| Some(Ends { source: ([192, 0, 2, 7], port).into(), destination: ([198, 51, 100, 1], 443).into() });
-        pool.connect(LONG, of(1)).await.unwrap().give_back(LONG);
+        let pool = pool(&app, Protocol::Http1, ProxyProtocol::V1, 1);
+        pool.connect(LONG, Some(of(1))).await.unwrap().give_back(LONG);
         assert_eq!(pool.count(), (1, 1));
-        assert!(pool.has_room());
-        let second = pool.connect(LONG, of(2)).await.unwrap();
+        assert!(pool.has_room(|| of(2)));
+        let second = pool.connect(LONG, Some(of(2))).await.unwrap();
         assert!(!second.used);
         assert_eq!(pool.count(), (1, 0));
         second.give_back(LONG);
-        assert!(pool.reuse(std::time::Instant::now(), of(1)).is_none());
-        assert!(pool.reuse(std::time::Instant::now(), of(2)).is_some());
+        assert!(pool.reuse(Instant::now(), Some(of(1))).is_none());
+        assert!(pool.reuse(Instant::now(), Some(of(2))).is_some());
     });
 }
 
@@ -51,7 +55,7 @@ fn a_connection_that_ended_before_it_took_an_upgrade_gives_the_request_back_at_o
             }
         })
         .await;
-        let pool = pool(&app, ProxyProtocol::Off);
+        let pool = pool(&app, Protocol::Http1, ProxyProtocol::Off, 1);
         let mut conn = pool.connect(LONG, None).await.unwrap();
         end.notify_one();
         ended.notified().await;
@@ -68,5 +72,57 @@ fn a_connection_that_ended_before_it_took_an_upgrade_gives_the_request_back_at_o
         assert!(sent.unwrap_err().take_message().is_some(), "not a byte of it was sent");
         drop(conn);
         assert_eq!(pool.count(), (0, 0));
+    });
+}
+
+/// An app of HTTP/2 that permits two streams, behind a PROXY header; nothing is ever answered.
+async fn told_over_http2() -> App {
+    App::start(|_, mut peer| async move {
+        peer.until("\r\n").await;
+        let mut builder = ::h2::server::Builder::new();
+        let mut connected = builder.max_concurrent_streams(2).handshake::<_, bytes::Bytes>(peer.0).await.unwrap();
+        while connected.accept().await.is_some() {}
+    })
+    .await
+}
+
+#[test]
+fn where_connections_are_a_clients_own_room_is_a_matter_of_who_asks() {
+    worker(async {
+        let pool = pool(&told_over_http2().await, Protocol::H2c, ProxyProtocol::V1, 1);
+        let one = pool.connect(LONG, Some(of(1))).await.unwrap();
+        assert!(pool.has_room(|| of(1)), "its own connection has a place left");
+        assert!(!pool.has_room(|| of(2)), "no place on another's connection is its own, and no further one may be made");
+        let two = pool.reuse(Instant::now(), Some(of(1))).unwrap();
+        assert!(!pool.has_room(|| of(1)));
+        drop((one, two));
+        assert!(pool.has_room(|| of(2)), "what nobody uses makes room");
+        pool.connect(LONG, Some(of(2))).await.unwrap();
+        assert_eq!(pool.count().0, 1);
+    });
+}
+
+#[test]
+fn a_place_that_is_free_on_a_clients_own_connection_is_taken_though_others_wait_longer() {
+    worker(async {
+        let pool = pool(&told_over_http2().await, Protocol::H2c, ProxyProtocol::V1, 2);
+        let mut held = Vec::new();
+        for port in [1, 2] {
+            held.push(pool.connect(LONG, Some(of(port))).await.unwrap());
+            held.push(pool.reuse(Instant::now(), Some(of(port))).unwrap());
+        }
+        let waits = |port| {
+            let pool = Rc::clone(&pool);
+            spawn_local(async move { pool.connect(LONG, Some(of(port))).await.map(|conn| conn.used) })
+        };
+        let (first, second) = (waits(1), waits(2));
+        // Turns in which both begin to wait.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        held.pop();
+        let served = tokio::time::timeout(Duration::from_secs(5), second).await.expect("its own connection has a place");
+        assert!(served.unwrap().unwrap());
+        assert!(!first.is_finished());
     });
 }
