@@ -87,6 +87,15 @@ enum Wire {
     Http2(Lease),
 }
 
+/// What a request without a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// For a connection that another makes, to share it.
+    Dial,
+    /// For one of the permitted connections.
+    Full,
+}
+
 /// A connection in use. Dropped without `give_back`, it closes.
 #[derive(Debug)]
 pub(super) struct Conn {
@@ -232,7 +241,7 @@ impl Server {
         }
         let links = self.links.borrow();
         let whose = if links.is_empty() { return false } else { self.is_told().then(whose) };
-        // An idle one of another's makes room, see `must_wait`.
+        // An idle one of another's makes room, see `wait`.
         links.iter().any(|link| link.whose == whose && link.room() == Room::Some || whose.is_some() && link.is_idle())
     }
 
@@ -312,10 +321,12 @@ impl Server {
 
     /// A fresh connection within the time, or a place on one that others made meanwhile; where all permitted ones are in use, the first that is freed.
     pub(super) async fn connect(self: &Rc<Self>, within: Duration, whose: Option<Ends>) -> io::Result<Conn> {
-        let mut dialled = false;
+        // The server was, by this request or by one that it waits for.
+        let mut asked = false;
         let result = timeout(within, async {
             let waiting = Counted::new(&self.waiting);
-            while self.must_wait(whose) {
+            while let Some(wait) = self.wait(whose) {
+                asked = wait == Wait::Dial;
                 self.freed.notified().await;
                 if let Some(conn) = self.reuse(Instant::now(), whose) {
                     return Ok(conn);
@@ -323,7 +334,7 @@ impl Server {
             }
             drop(waiting);
             let slot = Slot::new(self);
-            dialled = true;
+            asked = true;
             if self.reach.protocol != Protocol::Http1 {
                 return self.begin_shared(slot, whose).await;
             }
@@ -333,7 +344,7 @@ impl Server {
         .await;
         let result = match result {
             Ok(result) => result,
-            Err(_) if !dialled => Err(io::Error::new(io::ErrorKind::WouldBlock, "all permitted connections to the server are in use")),
+            Err(_) if !asked => Err(io::Error::new(io::ErrorKind::WouldBlock, "all permitted connections to the server are in use")),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the server took no connection in time")),
         };
         if let Err(error) = &result
@@ -355,15 +366,15 @@ impl Server {
         due
     }
 
-    /// No further connection may be made now.
-    fn must_wait(&self, whose: Option<Ends>) -> bool {
+    /// Why no further connection may be made now.
+    fn wait(&self, whose: Option<Ends>) -> Option<Wait> {
         // Of a server that was never connected to nobody knows how many streams it permits: one connection will tell.
         let streams = || self.links.borrow().last().map_or(usize::MAX, |link| link.most().max(1));
         if whose.is_none() && self.dialling.get() > 0 && self.waiting.get() <= self.dialling.get().saturating_mul(streams()) {
-            return true;
+            return Some(Wait::Dial);
         }
         if self.open.get() < self.caps.get().open {
-            return false;
+            return None;
         }
         // Connections of other clients' own wait for nobody who asks here.
         if whose.is_some() {
@@ -374,7 +385,7 @@ impl Server {
             drop(longest);
             self.links.borrow_mut().retain(|link| !link.is_idle());
         }
-        self.open.get() >= self.caps.get().open
+        (self.open.get() >= self.caps.get().open).then_some(Wait::Full)
     }
 
     async fn dial(&self, whose: Option<Ends>) -> io::Result<socket::Socket> {

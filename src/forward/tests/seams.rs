@@ -126,3 +126,21 @@ fn a_place_that_is_free_on_a_clients_own_connection_is_taken_though_others_wait_
         assert!(!first.is_finished());
     });
 }
+
+/// Apps that share a server may have more patience or less.
+#[test]
+fn who_waits_for_a_connection_that_another_makes_in_vain_was_kept_waiting_by_the_server() {
+    worker(async {
+        // It takes connections, and says nothing.
+        let app = App::start(|_, mut peer| async move { drop(peer.rest().await) }).await;
+        let pool = pool(&app, Protocol::H2c, ProxyProtocol::Off, 4);
+        let patient = Rc::clone(&pool);
+        let dials = spawn_local(async move { patient.connect(LONG, None).await.map(drop) });
+        while app.accepted.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let error = pool.connect(Duration::from_millis(50), None).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error}");
+        assert_eq!((app.accepted.get(), pool.count().0, dials.is_finished()), (1, 1, false), "it made none of its own");
+    });
+}
