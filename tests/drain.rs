@@ -44,6 +44,15 @@ fn a_running_request_finishes_and_the_admin_listener_answers_until_then() {
 
 #[test]
 fn a_reload_that_hangs_in_a_file_keeps_nobody_from_ending_the_program() {
+    ends_while_a_reload_hangs(false);
+}
+
+#[test]
+fn nor_does_an_upgrade_that_waits_for_such_a_reload() {
+    ends_while_a_reload_hangs(true);
+}
+
+fn ends_while_a_reload_hangs(upgrade: bool) {
     let origin = Origin::answering(Reply::text("hello"));
     let lab = Lab::new();
     // The system's CAs are read at each reload, and here they are in a file as on a network file system that goes away.
@@ -59,6 +68,10 @@ fn a_reload_that_hangs_in_a_file_keeps_nobody_from_ending_the_program() {
     let _silent =
         eventually("the reload reads it", || OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&authorities).ok());
     assert_eq!(proxy.admin_get("/livez").0, 200);
+    if upgrade {
+        proxy.signal(libc::SIGUSR2);
+        eventually("the upgrade begins", || proxy.stderr().contains("starting the program anew").then_some(()));
+    }
     proxy.signal(libc::SIGTERM);
     eventually("it is no longer ready", || (proxy.admin_get("/readyz").0 == 503).then_some(()));
     // One that is meant is not to be taken for an echo of the first.
@@ -69,4 +82,5 @@ fn a_reload_that_hangs_in_a_file_keeps_nobody_from_ending_the_program() {
         (!proxy.is_running()).then(|| proxy.ended())
     });
     assert_eq!(ends.code(), Some(0));
+    assert!(std::net::TcpStream::connect(proxy.addr("plain")).is_err(), "no other process has its place");
 }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::failure::Failure;
-use crate::site::{self, Program, Running};
+use crate::site::{self, Program, Running, Successor};
 
 /// Run the proxy
 ///
@@ -183,10 +183,20 @@ async fn heed(running: Arc<Running>, mut signals: Signals, program: &Program) {
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Has the program that is at this one's path take its place. `None`: it did not, and all is as before.
-async fn upgrade(running: &Running, signals: &mut Signals, program: &Program) -> Option<End> {
+async fn upgrade(running: &Arc<Running>, signals: &mut Signals, program: &Program) -> Option<End> {
     tracing::info!("starting the program anew, in this one's place");
     running.succeeding(true);
-    let mut successor = match running.succeed(program) {
+    let program = program.clone();
+    let mut starting = beside(running, move |running| running.succeed(&program));
+    let started = tokio::select! {
+        started = &mut starting => started.ok()?,
+        () = signals.end() => {
+            // It may be on its way all the same.
+            tokio::spawn(async { starting.await.map(|started| started.map(Successor::end)) });
+            return Some(End::Told);
+        }
+    };
+    let mut successor = match started {
         Ok(successor) => successor,
         Err(error) => {
             tracing::error!(%error, "the program cannot be started anew; this one goes on");

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -142,6 +143,8 @@ pub enum UpgradeError {
     Start { path: PathBuf, source: io::Error },
     #[error("the new process ended before it served ({how}); standard error says why")]
     Ended { how: String },
+    #[error("the proxy is stopping")]
+    Leaving,
     #[error("the new process did not serve within {} s", PATIENCE.as_secs())]
     Late,
 }
@@ -150,14 +153,18 @@ impl Running {
     /// Starts the program that is to take this one's place. Until that serves, all is as before.
     ///
     /// # Errors
-    /// When there is no such program, or no descriptor for it.
+    /// When there is no such program, or no descriptor for it, or the proxy has begun to stop meanwhile.
     pub fn succeed(&self, program: &Program) -> Result<Successor, UpgradeError> {
         let failed = |source| UpgradeError::Start { path: program.path.clone(), source };
         let (line, theirs) = UnixStream::pair().map_err(failed)?;
         let theirs = Socket::from(theirs);
         let mut lent = vec![];
         let sockets = {
+            // A reload that hangs keeps it for as long.
             let state = held(&self.site.state);
+            if self.site.draining.load(Relaxed) {
+                return Err(UpgradeError::Leaving);
+            }
             let admin = (ADMIN, state.configuration.admin.bind, std::slice::from_ref(&state.admin));
             let listeners = state.bound.iter().map(|bound| (&*bound.listener, bound.configured, bound.sockets.as_slice()));
             let lend = |(listener, configured, sockets): (&str, SocketAddr, &[TcpListener])| {
