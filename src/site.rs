@@ -55,7 +55,7 @@ pub enum Error {
     Bind { listener: String, addr: SocketAddr, source: io::Error },
     #[error("admin: cannot listen on {addr}: {source}")]
     Admin { addr: SocketAddr, source: io::Error },
-    #[error(transparent)]
+    #[error("assertion.keys: {0}")]
     Keys(#[from] KeysError),
     #[error(transparent)]
     Log(#[from] LogError),

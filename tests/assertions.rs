@@ -4,12 +4,14 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use serde_json::{Value, json};
-use support::{Config, Curl, Lab, Origin, Proxy, RawTls, Reply, eventually, program, raw, venv};
+use support::{Config, Curl, Lab, Origin, Proxy, RawTls, Reply, Run, eventually, program, raw, venv};
 use vestibule::cli::lab_ca::Issued;
 
 const FIT: &str = "ownership=corporate state=approved posture.os_supported=ok posture.screen_lock=ok";
@@ -444,4 +446,54 @@ fn the_key_set_is_served_on_every_host_to_everybody_and_is_no_secret() {
     let lines = lab.decisions(5);
     assert!(lines[..5].iter().all(|line| line["app"] == "portal" && line["reasons"] == json!(["assertion.keys"])), "{lines:?}");
     assert_eq!(proxy.metrics().sum("vestibule_requests_total", &[("app", "portal"), ("status", "200")]), 5.0);
+}
+
+#[test]
+fn check_says_where_no_key_for_assertions_can_be_made_and_makes_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777)).unwrap();
+    std::fs::write(dir.join("file"), "").unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.join("link")).unwrap();
+    for shut in ["shut", "empty"] {
+        std::fs::create_dir(dir.join(shut)).unwrap();
+        std::fs::set_permissions(dir.join(shut), std::fs::Permissions::from_mode(0o555)).unwrap();
+    }
+    // Nothing is forbidden to root.
+    let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let run = |command: &str| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_vestibule"));
+        if root {
+            program.uid(65534);
+        }
+        Run::from(program.args([command, "-c", "v.yaml"]).current_dir(dir).output().unwrap())
+    };
+    let write = |keys: &str| {
+        let text = format!(
+            "version: 1\nworkers: 1\nlisteners: [{{name: plain, bind: ['127.0.0.1:0']}}]\nadmin: {{bind: '127.0.0.1:0'}}\n\
+             store: {{url: 'sqlite://v.db'}}\ndecision_log: {{path: '-'}}\nowners: {{it: {{contact: it}}}}\n\
+             classes: [{{name: every, when: {{}}}}]\ntiers: [{{name: none}}]\n{keys}apps:\n  \
+             - {{name: a, owner: it, hosts: [a.example], assertion: true, upstream: {{servers: ['http://127.0.0.1:1']}}, rules: [{{name: all, then: forward}}]}}\n"
+        );
+        std::fs::write(dir.join("v.yaml"), text).unwrap();
+    };
+    write("assertion: {keys: new/keys}\n");
+    run("check").succeeded();
+    assert!(!dir.join("new").exists(), "check makes nothing");
+    for (keys, why) in [
+        ("file", "file: Not a directory"),
+        ("file/keys", "file/keys: Not a directory"),
+        ("link", "link: there is no key, and none can be made: No such file"),
+        ("empty", "empty: there is no key, and none can be made: Permission denied"),
+        ("shut/new/keys", "shut: no folder can be made there: Permission denied"),
+    ] {
+        write(&format!("assertion: {{keys: {keys}}}\n"));
+        run("check").failed_with(&["v.yaml:10:19: error: assertion.keys: ", why, "not usable, 1 error"]);
+        run("run").failed_with(&["assertion.keys: "]);
+    }
+    // Where the folder is not named, the app that asks for it is.
+    std::fs::create_dir(dir.join("data")).unwrap();
+    std::fs::write(dir.join("data/assertion-keys"), "").unwrap();
+    write("");
+    run("check").failed_with(&["v.yaml:11:57: error: apps[0].assertion: assertion.keys: ", "data/assertion-keys: Not a directory"]);
 }

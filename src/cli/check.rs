@@ -90,11 +90,12 @@ impl<'a> Checked<'a> {
     fn new(file: &'a Path, now: Timestamp) -> Self {
         match config::load(file) {
             Ok(loaded) => {
-                let mistakes: Vec<String> = site::mistakes(&loaded.configuration).iter().map(ToString::to_string).collect();
+                let mistakes = site::mistakes(&loaded.configuration);
                 let ended = ended(&loaded, now);
                 let failed = if mistakes.is_empty() { policy_tests::run(&loaded.configuration, now) } else { Vec::new() };
                 let endings = site::endings(&loaded.configuration, now);
-                let report = loaded.warnings.with(ended);
+                let (placed, mistakes) = placed(&loaded, &mistakes);
+                let report = loaded.warnings.with(ended).with(placed);
                 Self { file, now, report, mistakes, endings, configuration: Some(loaded.configuration), failed }
             }
             Err(report) => Self { file, now, report, mistakes: Vec::new(), endings: Vec::new(), configuration: None, failed: Vec::new() },
@@ -242,6 +243,19 @@ fn ended(loaded: &Loaded, now: Timestamp) -> Vec<Diagnostic> {
     let ended = policy.exceptions.iter().zip(&loaded.exceptions).filter(|(exception, _)| exception.until <= now);
     let message = |exception: &Exception| format!("ended on {}, remove it", end(exception.until, &policy.time_zone));
     ended.map(|(exception, place)| place.saying(message(exception))).collect()
+}
+
+/// What is wrong with the keys for assertions, where they are named; all else is said of the file.
+fn placed(loaded: &Loaded, mistakes: &[site::Error]) -> (Vec<Diagnostic>, Vec<String>) {
+    let (mut placed, mut others) = (Vec::new(), Vec::new());
+    for mistake in mistakes {
+        match (mistake, &loaded.keys) {
+            (site::Error::Keys(error), Some(place)) if place.key == "assertion.keys" => placed.push(place.blaming(error.to_string())),
+            (site::Error::Keys(_), Some(place)) => placed.push(place.blaming(mistake.to_string())),
+            _ => others.push(mistake.to_string()),
+        }
+    }
+    (placed, others)
 }
 
 /// An end at midnight is that of the day before, as people write it.

@@ -56,6 +56,8 @@ pub struct Loaded {
     pub texts: Texts,
     /// Where the policy's exceptions stand, in their order, with nothing said of them: whoever knows the time may have to.
     pub exceptions: Vec<Diagnostic>,
+    /// Where the folder of keys for assertions is named, or else the first app that asks for assertions; `None`: no app does.
+    pub keys: Option<Diagnostic>,
 }
 
 /// Reads files' bytes, the main file first, then owners' files. Pure: what `policy_dir` names is what was given, certificates and keys are

@@ -240,6 +240,11 @@ impl Diagnostic {
         Self { message, ..self.clone() }
     }
 
+    /// The same place, with something wrong there.
+    pub fn blaming(&self, message: String) -> Self {
+        Self { level: Level::Error, ..self.saying(message) }
+    }
+
     /// The other place that belongs to it, as `position`, and what stands there.
     pub fn other(&self) -> Option<((&Path, usize, usize), &str)> {
         self.other.as_ref().map(|(spot, what)| ((spot.file.as_path(), spot.line, spot.column), what.as_str()))

@@ -35,6 +35,8 @@ pub struct Parsed {
     stacks: Vec<(String, Place)>,
     /// Where exceptions stand.
     exceptions: Vec<Place>,
+    /// Where the folder of keys for assertions is named.
+    keys: Option<Place>,
 }
 
 impl Parsed {
@@ -55,6 +57,7 @@ impl Parsed {
             hosts: Vec::new(),
             stacks: Vec::new(),
             exceptions: Vec::new(),
+            keys: None,
         };
         parsed.read(files, folder, cpus);
         parsed
@@ -123,6 +126,9 @@ impl Parsed {
             lint(Whole { main, owned: &owned, names: &names, policy: &policy }, out);
         }
         self.exceptions = main.objects("exceptions", &shapes::EXCEPTION).map(|obj| obj.place_of("until")).collect();
+        let asks = main.objects("apps", &shapes::APP).find(|app| app.flag("assertion"));
+        let keys = main.object("assertion", &shapes::ASSERTION);
+        self.keys = asks.map(|app| if keys.present() { keys.place_of("keys") } else { app.place_of("assertion") });
         self.named = serving.files;
         self.hosts = hosts;
         self.stacks = names.stacks.into_inner();
@@ -155,14 +161,14 @@ impl Parsed {
 
     /// Adds what the loader found, and gives the configuration with its warnings, or everything that is wrong.
     pub fn finish(self) -> Result<Loaded, Report> {
-        let Self { files, texts, trees, findings, configuration, exceptions, .. } = self;
+        let Self { files, texts, trees, findings, configuration, exceptions, keys, .. } = self;
         let errors = findings.errors();
         let key = |place: Place| {
             let tree = trees.get(place.file).and_then(Option::as_ref);
             tree.zip(place.node).map(|(tree, node)| tree.path_to(node)).unwrap_or_default()
         };
         // Split once: a report has hundreds of places, a file millions of lines.
-        let silent = findings.is_empty() && exceptions.is_empty();
+        let silent = findings.is_empty() && exceptions.is_empty() && keys.is_none();
         let lines: Vec<Vec<&str>> = texts.iter().map(|text| if silent { Vec::new() } else { text.lines().collect() }).collect();
         let line =
             |place: Place| lines.get(place.file).and_then(|lines| lines.get(place.line.saturating_sub(1))).map(|line| (*line).to_owned());
@@ -171,9 +177,10 @@ impl Parsed {
             Some(configuration) if errors == 0 => configuration,
             _ => return Err(report),
         };
-        let exceptions = exceptions.into_iter().map(|place| Diagnostic::at(&files, place, key(place), line(place))).collect();
+        let at = |place: Place| Diagnostic::at(&files, place, key(place), line(place));
+        let (exceptions, keys) = (exceptions.into_iter().map(at).collect(), keys.map(at));
         let texts = Texts::of(files.iter().map(PathBuf::as_path).zip(texts.iter().map(String::as_str)));
-        Ok(Loaded { configuration, warnings: report, exceptions, texts })
+        Ok(Loaded { configuration, warnings: report, exceptions, keys, texts })
     }
 }
 

@@ -33,13 +33,13 @@ const KEPT: i64 = ASSERTION_VALID.as_secs() + 900;
 /// Why nothing can be signed.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    #[error("assertion.keys: {}: {source}", path.display())]
+    #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("assertion.keys: {}: {source}", path.display())]
+    #[error("{}: {source}", path.display())]
     Key { path: PathBuf, source: NoKey },
-    #[error("assertion.keys: {}: more than {MOST} keys", folder.display())]
+    #[error("{}: more than {MOST} keys", folder.display())]
     Many { folder: PathBuf },
-    #[error("assertion.keys: {}: there is no key, and none can be made: {source}", folder.display())]
+    #[error("{}: there is no key, and none can be made: {source}", folder.display())]
     Make { folder: PathBuf, source: io::Error },
 }
 
@@ -80,12 +80,33 @@ pub fn wanted(configuration: &Configuration) -> bool {
     configuration.routes.iter().any(|route| route.assertion)
 }
 
-/// Whether the keys that are there can be used. Nothing is made.
+/// Whether the keys that are there can be used, and where there is none, whether one could be made, by whoever asks. Nothing is made.
 ///
 /// # Errors
 /// As `KeyFolder::open`.
 pub fn check(settings: &Assertion) -> Result<(), KeysError> {
-    read(&settings.keys, &Seen::new()).map(drop)
+    let folder = &settings.keys;
+    if !read(folder, &Seen::new())?.is_empty() {
+        return Ok(());
+    }
+    could_make(folder).map_err(|source| KeysError::Make { folder: folder.clone(), source })
+}
+
+/// Whether the folder may be written, or made in the nearest one above it that is there.
+fn could_make(folder: &Path) -> io::Result<()> {
+    let there = folder.ancestors().find(|path| fs::symlink_metadata(path).is_ok()).unwrap_or(Path::new("/"));
+    let said = |what: &str, error: io::Error| {
+        if there == folder { error } else { io::Error::new(error.kind(), format!("{}: {what}{error}", there.display())) }
+    };
+    if !fs::metadata(there).map_err(|error| said("", error))?.is_dir() {
+        return Err(said("", io::ErrorKind::NotADirectory.into()));
+    }
+    // A file without a name, gone as it is closed: it meets modes, owners and read-only file systems as a key would.
+    match OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(there) {
+        // The file system has no such files, and does not say more.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => Ok(()),
+        opened => opened.map(drop).map_err(|error| said("no folder can be made there: ", error)),
+    }
 }
 
 /// The folder of keys, read anew; it is the same one while its settings are.
