@@ -16,6 +16,7 @@ mod verdict;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,6 +24,7 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, Cache};
 use http::{HeaderName, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use ipnet::IpNet;
 
 use self::answer::{blocked, page, send, turn_away};
 pub use self::ask::{Ask, Unasked};
@@ -64,12 +66,22 @@ pub struct Rules {
     pub trust: HashMap<Arc<str>, Arc<ClientTrust>>,
     /// By listener.
     pub believed: HashMap<Arc<str>, Arc<Believed>>,
+    /// Who may pass connections on and say whose they are, by listener: all of them have an entry.
+    pub balancers: HashMap<Arc<str>, Arc<[IpNet]>>,
     pub posture: Arc<Posture>,
     pub memory: Arc<Memory>,
     pub rates: Arc<Rates>,
     pub servers: Arc<Servers>,
     /// `None`: no app asks for assertions.
     pub notary: Option<Notary>,
+}
+
+impl Rules {
+    /// Whether a balancer is believed there whose a connection is. At a listener that is no more as before: its connections wind down anyway, and
+    /// what was sent before anybody could know is answered.
+    pub fn believes(&self, listener: &str, balancer: IpAddr) -> bool {
+        self.balancers.get(listener).is_none_or(|trusted| trusted.iter().any(|net| net.contains(&balancer)))
+    }
 }
 
 /// One worker's hold on the rules in force.

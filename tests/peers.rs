@@ -14,6 +14,8 @@ mod believed;
 mod certificates;
 #[path = "peers/fronts.rs"]
 mod fronts;
+#[path = "peers/reloads.rs"]
+mod reloads;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

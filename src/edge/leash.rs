@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -88,6 +89,8 @@ pub struct Leash {
     parts: Cell<bool>,
     /// Over HTTP/2: what the peer's frames end the connection for.
     broken: Cell<Option<Broken>>,
+    /// Who says whose connection it is.
+    balancer: Cell<Option<IpAddr>>,
 }
 
 impl Leash {
@@ -108,7 +111,20 @@ impl Leash {
             whole: Cell::new(false),
             parts: Cell::new(false),
             broken: Cell::new(None),
+            balancer: Cell::new(None),
         }
+    }
+
+    pub fn listener(&self) -> &str {
+        &self.listener
+    }
+
+    pub fn comes_by(&self, balancer: IpAddr) {
+        self.balancer.set(Some(balancer));
+    }
+
+    pub fn balancer(&self) -> Option<IpAddr> {
+        self.balancer.get()
     }
 
     fn enter(&self, phase: Phase) {
@@ -372,9 +388,8 @@ impl Leashes {
         all.iter().for_each(|leash| leash.tell(order));
     }
 
-    /// The connections of a listener that is no more.
-    pub fn tell_those_of(&self, listener: &str, order: Order) {
-        let all: Vec<Rc<Leash>> = self.all.borrow().values().filter(|leash| *leash.listener == *listener).cloned().collect();
+    pub fn tell_those(&self, order: Order, which: impl Fn(&Leash) -> bool) {
+        let all: Vec<Rc<Leash>> = self.all.borrow().values().filter(|leash| which(leash)).cloned().collect();
         all.iter().for_each(|leash| leash.tell(order));
     }
 

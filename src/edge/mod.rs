@@ -256,6 +256,9 @@ impl Edge {
         let listener = &entrance.door.listener;
         let present = Present::new(self.counts.connections(listener));
         let held = self.leashes.add(listener);
+        if entrance.balancers.is_some() {
+            held.leash.comes_by(peer);
+        }
         let (edge, entrance) = (Rc::clone(self), Arc::clone(entrance));
         // Boxed: the runtime moves a task whole when it is made, when it ends and when it is let go, and this one is some 10 KiB.
         tokio::task::spawn_local(Box::pin(async move {
@@ -289,10 +292,17 @@ impl Edge {
         }
     }
 
+    /// Takes the rules and servers in force now, rather than at the next request: what is gone is closed at once. Connections that would be taken
+    /// otherwise now wind down: of balancers that are believed no more.
+    pub fn renew(&self) {
+        let house = self.core.house();
+        self.leashes.tell_those(Order::Drain, |leash| leash.balancer().is_some_and(|by| !house.rules.believes(leash.listener(), by)));
+    }
+
     /// Lets what runs at a listener that is no more finish: nobody there would be known any longer.
     pub fn dismiss(&self, listener: &str) {
         self.core.lasting.leave(Some(listener));
-        self.leashes.tell_those_of(listener, Order::Drain);
+        self.leashes.tell_those(Order::Drain, |leash| leash.listener() == listener);
     }
 
     /// Lets what runs finish, up to `limit`, and cuts the rest. Gives back how many were cut.

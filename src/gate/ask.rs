@@ -84,7 +84,7 @@ impl Ask {
             return Err(Unasked::LogUnavailable);
         }
         framing::check(request.version(), headers)?;
-        if let Some(fault) = conn.fault() {
+        if let Some(fault) = conn.fault(house) {
             return Err(fault.into());
         }
         if headers.len() > house.rules.limits.head_fields {

@@ -294,6 +294,7 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
             middleboxes: Arc::default(),
             trust: trust.map(|trust| (Arc::from("edge"), Arc::new(trust))).into_iter().collect(),
             believed: HashMap::new(),
+            balancers: HashMap::new(),
             memory,
             posture,
             rates: Arc::new(Rates::new(1)),

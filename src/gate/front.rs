@@ -49,6 +49,8 @@ impl Believed {
 pub struct Behind {
     /// From the client to us, balancers that only pass bytes on included.
     pub via: Via,
+    /// The balancer that passed the connection on.
+    by: Option<IpAddr>,
     /// The balancer's name for the client's connection.
     pub connection: Option<Box<str>>,
     /// Proxies that speak HTTP for it, if any: the certificate is of `Client-Cert`, and what the connection itself shows is the last proxy's.
@@ -60,7 +62,7 @@ pub struct Behind {
 impl Behind {
     /// By a balancer that passes bytes on.
     pub fn passed_on(by: IpAddr, connection: Option<Box<str>>) -> Self {
-        Self { via: smallvec![by], connection, ..Self::default() }
+        Self { via: smallvec![by], by: Some(by), connection, ..Self::default() }
     }
 }
 
@@ -169,6 +171,7 @@ impl Conn {
         conn.served = self.served.clone().filter(|_| !self.door.asked);
         if let Some(nearer) = &self.behind {
             behind.via.extend_from_slice(&nearer.via);
+            behind.by = nearer.by;
             behind.connection.clone_from(&nearer.connection);
         }
         conn.behind = Some(Box::new(behind));
@@ -180,8 +183,12 @@ impl Conn {
     }
 
     /// Why nobody can tell who asks.
-    pub(super) fn fault(&self) -> Option<Malformed> {
-        self.behind.as_ref()?.fault
+    pub(super) fn fault(&self, house: &House) -> Option<Malformed> {
+        let behind = self.behind.as_ref()?;
+        match behind.by.is_none_or(|by| house.rules.believes(&self.door.listener, by)) {
+            true => behind.fault,
+            false => Some(Malformed("the connection is of a balancer that is not believed any more")),
+        }
     }
 
     /// Whether a proxy's certificate fields, and not TLS, show the device.
@@ -191,9 +198,11 @@ impl Conn {
 
     /// Whether whoever spoke for the client may still do so: requests are asked of whom they are anew, streams that run are not.
     pub(super) fn is_still_vouched(&self, house: &House) -> bool {
-        let Some(behind) = self.behind.as_ref().filter(|behind| !behind.vouched.is_empty()) else { return true };
+        let Some(behind) = &self.behind else { return true };
         let believed = house.rules.believed.get(&self.door.listener);
-        believed.is_some_and(|believed| behind.vouched.iter().all(|proxy| believed.trusts(*proxy)))
+        let vouched =
+            behind.vouched.is_empty() || believed.is_some_and(|believed| behind.vouched.iter().all(|proxy| believed.trusts(*proxy)));
+        vouched && behind.by.is_none_or(|by| house.rules.believes(&self.door.listener, by))
     }
 
     /// The request's id, where a trusted proxy has given it one that is fit to pass on.

@@ -74,7 +74,7 @@ fn read(asker: &Rc<Conn>, house: &House, request: &mut Request<Incoming>, visit:
     // No proxy that asks sets it, so whatever is there is the client's.
     headers.remove(FORWARDED);
     // Without an address of its own a client would have the proxy's, which rules may well trust more.
-    let conn = asker.spoken_for(house, headers).filter(|conn| conn.comes_through_others() || conn.fault().is_some());
+    let conn = asker.spoken_for(house, headers).filter(|conn| conn.comes_through_others() || conn.fault(house).is_some());
     let conn = conn.ok_or(Malformed("X-Forwarded-For does not say whose request it is"))?;
     if let Some(id) = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()) {
         visit.client_request_id(id);

@@ -39,6 +39,7 @@ pub(super) fn rules(
             .iter()
             .filter_map(|(name, entrance)| Some((Arc::clone(name), Arc::clone(entrance.believed.as_ref()?))))
             .collect(),
+        balancers: entrances.iter().map(|(name, entrance)| (Arc::clone(name), entrance.balancers.clone().unwrap_or_default())).collect(),
         posture,
         memory,
         rates,

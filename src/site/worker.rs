@@ -37,7 +37,7 @@ pub enum Command {
         addr: SocketAddr,
         gone: Option<Arc<Entrance>>,
     },
-    /// What was true of the servers of apps may be so no more.
+    /// What was true of the servers of apps, or of who is believed, may be so no more.
     Renew,
     /// `kept`: addresses whose sockets another process accepts from as well, and goes on to.
     Drain {
@@ -172,7 +172,7 @@ async fn work(parts: Parts, desk: Rc<Desk>, mut inbox: mpsc::UnboundedReceiver<C
                     edge.dismiss(&listener);
                 }
             }
-            Command::Renew => drop(core.house()),
+            Command::Renew => edge.renew(),
             Command::Drain { limit, kept, done } => {
                 for door in doors.drain(..) {
                     match kept.contains(&door.addr) {

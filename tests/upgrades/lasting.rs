@@ -174,6 +174,23 @@ fn whom_a_proxy_spoke_for_loses_its_streams_when_the_proxy_is_believed_no_more()
 }
 
 #[test]
+fn whose_connection_a_balancer_told_loses_its_streams_when_the_balancer_is_believed_no_more() {
+    let lab = Lab::new();
+    let app = app();
+    let config = config(&app, "", "{name: all, then: forward}")
+        .set("listeners", "\n  - {name: plain, bind: [\"127.0.0.1:0\"], proxy_protocol: {trusted: [127.0.0.1]}}");
+    let proxy = lab.start(&config);
+    let world = World { app, lab, proxy };
+    let mut client = world.plain();
+    client.write(format!("PROXY TCP4 10.1.2.3 10.0.0.1 54321 443\r\n{OPEN}").as_bytes());
+    assert!(client.head().unwrap().starts_with("HTTP/1.1 101 "));
+    world.lab.configure(&config.replace("trusted: [127.0.0.1]", "trusted: [10.9.0.0/16]"));
+    world.proxy.signal(libc::SIGHUP);
+    assert_eq!(client.rest(), b"");
+    world.cut("decision.changed", 1.0);
+}
+
+#[test]
 fn websockets_are_told_that_the_proxy_ends() {
     let (half, halves) = channel::<()>();
     let halves = Mutex::new(halves);

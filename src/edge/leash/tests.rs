@@ -175,7 +175,7 @@ fn what_has_only_just_come_may_ask_once_before_it_winds_down() {
 fn the_connections_of_one_listener_can_be_told() {
     let all = Leashes::new();
     let (edge, other) = (all.add(&Arc::from("edge")), all.add(&Arc::from("other")));
-    all.tell_those_of("edge", Order::Drain);
+    all.tell_those(Order::Drain, |leash| leash.listener() == "edge");
     assert_eq!((edge.leash.order(), other.leash.order()), (Order::Drain, Order::Go));
 }
 
