@@ -91,6 +91,8 @@ pub struct Leash {
     broken: Cell<Option<Broken>>,
     /// Who says whose connection it is.
     balancer: Cell<Option<IpAddr>>,
+    /// Nobody looked between which ends the connection is.
+    untold: Cell<bool>,
 }
 
 impl Leash {
@@ -112,6 +114,7 @@ impl Leash {
             parts: Cell::new(false),
             broken: Cell::new(None),
             balancer: Cell::new(None),
+            untold: Cell::new(false),
         }
     }
 
@@ -125,6 +128,14 @@ impl Leash {
 
     pub fn balancer(&self) -> Option<IpAddr> {
         self.balancer.get()
+    }
+
+    pub fn is_of_untold_ends(&self, untold: bool) {
+        self.untold.set(untold);
+    }
+
+    pub fn is_untold(&self) -> bool {
+        self.untold.get()
     }
 
     fn enter(&self, phase: Phase) {

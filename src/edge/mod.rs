@@ -237,7 +237,7 @@ impl Edge {
     }
 
     fn welcome(self: &Rc<Self>, entrance: &Arc<Entrance>, stream: TcpStream, peer: SocketAddr) {
-        let peer = canonical(peer.ip());
+        let (port, peer) = (peer.port(), canonical(peer.ip()));
         if entrance.balancers.is_some() && !proxy_protocol::admits(self, entrance, peer) {
             return;
         }
@@ -266,7 +266,7 @@ impl Edge {
             let panics = PanicGuard(&edge.counts);
             let mut stream = stream;
             let caller = match &entrance.balancers {
-                None => Some(Caller::itself(peer)),
+                None => Some(Caller::itself(peer, port)),
                 // Boxed: a connection has room for what only some need no longer than they need it.
                 Some(_) => Box::pin(proxy_protocol::caller(&edge, &entrance, &mut stream, peer, &mut entered, &held.leash)).await,
             };
@@ -293,10 +293,12 @@ impl Edge {
     }
 
     /// Takes the rules and servers in force now, rather than at the next request: what is gone is closed at once. Connections that would be taken
-    /// otherwise now wind down: of balancers that are believed no more.
+    /// otherwise now wind down: of balancers that are believed no more, and those whose ends nobody looked at, where an app is to be told of them.
     pub fn renew(&self) {
         let house = self.core.house();
-        self.leashes.tell_those(Order::Drain, |leash| leash.balancer().is_some_and(|by| !house.rules.believes(leash.listener(), by)));
+        self.leashes.tell_those(Order::Drain, |leash| {
+            leash.is_untold() && house.upstreams.tells || leash.balancer().is_some_and(|by| !house.rules.believes(leash.listener(), by))
+        });
     }
 
     /// Lets what runs at a listener that is no more finish: nobody there would be known any longer.

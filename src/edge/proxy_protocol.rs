@@ -18,6 +18,8 @@ use crate::request::{Malformed, Progress, ProxyHeader, proxy_header};
 #[derive(Debug)]
 pub struct Caller {
     pub peer: IpAddr,
+    /// Of its own end; 0 where nobody said.
+    pub port: u16,
     /// `None`: it is connected to us itself.
     pub behind: Option<Box<Behind>>,
     /// Of the client's own connection, as the balancer says.
@@ -29,16 +31,16 @@ pub struct Caller {
 }
 
 impl Caller {
-    pub const fn itself(peer: IpAddr) -> Self {
-        Self { peer, behind: None, ends: None, tls: false, spent: Duration::ZERO }
+    pub const fn itself(peer: IpAddr, port: u16) -> Self {
+        Self { peer, port, behind: None, ends: None, tls: false, spent: Duration::ZERO }
     }
 
     fn told(header: ProxyHeader, balancer: IpAddr, spent: Duration) -> Self {
-        let Some(client) = header.client else { return Self { spent, ..Self::itself(balancer) } };
+        let Some(client) = header.client else { return Self { spent, ..Self::itself(balancer, 0) } };
         let connection = header.unique_id.map(|id| String::from_utf8_lossy(&id).into());
         let behind = Some(Box::new(Behind::passed_on(balancer, connection)));
         let ends = header.target.map(|target| Ends { source: client, destination: target });
-        Self { peer: client.ip(), behind, ends, tls: header.tls, spent }
+        Self { peer: client.ip(), port: client.port(), behind, ends, tls: header.tls, spent }
     }
 }
 

@@ -64,17 +64,21 @@ impl NoTls {
 }
 
 pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStream, caller: Caller, held: Held) {
-    let Caller { peer, behind, ends, tls, spent } = caller;
+    let Caller { peer, port, behind, ends, tls, spent } = caller;
     let door = if tls { entrance.door.towards(true) } else { Arc::clone(&entrance.door) };
     let mut conn = Conn::new(Rc::clone(&edge.core), door, peer);
     if behind.is_none() {
         // Else it is the balancer's.
         conn.wire.syn = socket::saved_syn(&stream).as_deref().and_then(syn::signature);
     }
-    if edge.core.house().upstreams.tells
-        && let Some(ends) = if behind.is_none() { ends_of(&stream) } else { ends }
-    {
-        conn.client.between(ends);
+    // To ask the system costs each connection a call: only where an app is told.
+    let tells = behind.is_none() && edge.core.house().upstreams.tells;
+    match if tells { ends_of(&stream) } else { ends } {
+        Some(ends) => conn.client.between(ends),
+        None => {
+            conn.client.comes_from(port);
+            held.leash.is_of_untold_ends(behind.is_none());
+        }
     }
     conn.behind = behind;
     conn.front = entrance.believed.as_ref().filter(|believed| believed.trusts(peer)).map(|_| Box::default());

@@ -66,7 +66,8 @@ impl Bounds {
 /// What the app is told of the client's connection. Made once per connection.
 #[derive(Debug)]
 pub struct Client {
-    ip: IpAddr,
+    /// Its port is 0 where nobody said.
+    source: SocketAddr,
     ends: OnceCell<Ends>,
     peer: HeaderValue,
     proto: HeaderValue,
@@ -102,7 +103,7 @@ impl Client {
             let _ = write!(through, ", {}", node(proxy));
         }
         Self {
-            ip: peer,
+            source: SocketAddr::new(peer, 0),
             ends: OnceCell::new(),
             peer: value(&chain),
             proto: HeaderValue::from_static(proto),
@@ -112,6 +113,11 @@ impl Client {
         }
     }
 
+    /// The port of its own end, which costs nothing to know.
+    pub fn comes_from(&mut self, port: u16) {
+        self.source.set_port(port);
+    }
+
     /// Told once, where an app wants to know of them: of the client's own connection.
     pub fn between(&self, ends: Ends) {
         let _ = self.ends.set(ends);
@@ -119,8 +125,9 @@ impl Client {
 
     /// Whose connection this is. What nobody told, a port or our own address, is zero.
     pub(super) fn ends(&self) -> Ends {
-        let unknown = if self.ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
-        *self.ends.get_or_init(|| Ends { source: SocketAddr::new(self.ip, 0), destination: SocketAddr::new(unknown, 0) })
+        let source = self.source;
+        let unknown = if source.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+        *self.ends.get_or_init(|| Ends { source, destination: SocketAddr::new(unknown, 0) })
     }
 
     pub(super) fn peer(&self) -> &HeaderValue {

@@ -1,8 +1,13 @@
 //! Reloads that change who is believed and what apps are told, with connections that are there already.
 
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
 use rustls::StreamOwned;
 
-use super::support::h2::{GOAWAY, H2, PREFACE, settings};
+use super::support::h2::{GOAWAY, H2, PREFACE, get as h2_get, settings};
 use super::support::{RawTls, tls_client};
 use super::*;
 
@@ -53,4 +58,62 @@ fn a_balancer_that_is_listed_no_more_speaks_for_nobody_on_connections_that_are_t
     assert_eq!(world.origin.received().len(), 2);
     let line = world.line(3);
     assert_eq!((&line["reasons"], &line["via"]), (&serde_json::json!(["request.malformed"]), &serde_json::json!(["127.0.0.1"])));
+}
+
+/// An app that says with which line each of its connections begins; `/slow` waits until it is let go.
+fn app() -> (SocketAddr, Receiver<String>, Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let ((begun, begins), (go, held)) = (channel(), channel());
+    let held = Arc::new(Mutex::new(held));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let (begun, held) = (begun.clone(), Arc::clone(&held));
+            std::thread::spawn(move || {
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                let _ = begun.send(head.first().unwrap().clone());
+                if head.iter().any(|line| line.starts_with("GET /slow ")) {
+                    held.lock().unwrap().recv().unwrap();
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
+            });
+        }
+    });
+    (address, begins, go)
+}
+
+#[test]
+fn an_app_that_is_told_from_a_reload_on_hears_the_truth_of_connections_that_are_there() {
+    let (address, begins, go) = app();
+    let apps = |told: &str| {
+        format!(
+            "\n  - {{name: wiki, owner: knowledge, hosts: [wiki.localhost], rules: [{{name: all, then: forward}}],\n     \
+             upstream: {{servers: [\"http://{address}\"]{told}}}}}"
+        )
+    };
+    let world = World::with(|config| config.set("apps", &apps("")));
+    let begins = || begins.recv_timeout(DEADLINE).unwrap();
+    let tls = || RawTls::with_alpn(world.proxy.addr("edge"), &world.lab, ("wiki.localhost", "h2"), None);
+    let mut idle = world.connect("bare");
+    assert_eq!(idle.status(&get("")), 200);
+    assert_eq!(begins(), "GET /page HTTP/1.1");
+    let tls_before = tls();
+    let port = tls_before.stream.sock.local_addr().unwrap().port();
+    let mut h2 = H2::over(tls_before);
+    h2.write(&[PREFACE, &settings(&[(1, 0)])].concat());
+    let slow = h2.open(&h2_get("wiki.localhost", "/slow"), true);
+    assert_eq!(begins(), "GET /slow HTTP/1.1");
+    reload(&world, &World::config(&world.origin).set("apps", &apps(", proxy_protocol: v1")));
+    assert_eq!(idle.rest(), b"", "the next connection will tell more");
+    until_goaway(&mut h2);
+    // What comes on it nevertheless: nobody looked at our end of it.
+    assert_eq!(h2.get("wiki.localhost", "/page").status, 200);
+    assert_eq!(begins(), format!("PROXY TCP4 127.0.0.1 0.0.0.0 {port} 0"));
+    go.send(()).unwrap();
+    assert_eq!(h2.outcome(slow).status, 200, "what runs finishes");
+    let mut anew = world.connect("bare");
+    let (ours, theirs) = (anew.0.local_addr().unwrap().port(), world.proxy.addr("bare").port());
+    assert_eq!(anew.status(&get("")), 200);
+    assert_eq!(begins(), format!("PROXY TCP4 127.0.0.1 127.0.0.1 {ours} {theirs}"));
 }
