@@ -60,6 +60,18 @@ fn a_balancer_that_is_listed_no_more_speaks_for_nobody_on_connections_that_are_t
     assert_eq!((&line["reasons"], &line["via"]), (&serde_json::json!(["request.malformed"]), &serde_json::json!(["127.0.0.1"])));
 }
 
+#[test]
+fn what_comes_on_connections_of_a_listener_that_is_no_more_is_answered_until_they_end() {
+    let world = World::new();
+    let mut peer = world.connect("passed-tls");
+    peer.send(OF_THE_OFFICE);
+    let mut h2 = multiplexing(&world, peer);
+    assert_eq!(h2.get("wiki.localhost", "/page").status, 200);
+    reload(&world, &World::config(&world.origin).set("listeners", &LISTENERS.replace("name: passed-tls", "name: another")));
+    until_goaway(&mut h2);
+    assert_eq!(h2.get("wiki.localhost", "/page").status, 200);
+}
+
 /// An app that says with which line each of its connections begins; `/slow` waits until it is let go.
 fn app() -> (SocketAddr, Receiver<String>, Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
