@@ -261,6 +261,7 @@ fn what_alerts_watch_is_there_from_the_start() {
     zero("vestibule_config_reload_total", "result", &["success", "failure"]);
     zero("vestibule_decision_log_total", "result", &["written", "dropped", "failed"]);
     zero("vestibule_panics_total", "result", &[""]);
+    zero("vestibule_accepting_paused", "listener", &["plain", "edge"]);
     zero("vestibule_posture_cache_total", "result", &["hit", "miss", "stale", "negative"]);
     assert_eq!(metrics.sum("vestibule_store_up", &[]), 1.0);
 }
@@ -381,6 +382,8 @@ fn every_metric_moves() {
     // Nothing that comes from outside makes it panic; its counter is tested where a panic can be made: src/edge.
     assert!(world.proxy.metrics().has(names::PANICS.name));
     seen.0.insert(names::PANICS.name);
+    // Tested where descriptors run out: tests/hostile/crowds.rs.
+    seen.becomes(&world, &names::ACCEPTING_PAUSED, &[], 0.0);
     let missing: Vec<&str> = names::ALL.iter().map(|metric| metric.name).filter(|name| !seen.0.contains(name)).collect();
     assert!(missing.is_empty(), "no test moves {missing:?}");
 }

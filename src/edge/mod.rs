@@ -135,7 +135,7 @@ impl Counts {
     }
 }
 
-/// Counts a connection for as long as it is held.
+/// Counts a connection, or a pause, for as long as it is held.
 struct Present(Cell);
 
 impl Present {
@@ -192,6 +192,8 @@ impl Edge {
     }
 
     async fn take(self: &Rc<Self>, owner: &RefCell<Owner>, socket: &TcpListener) {
+        // Counted from 0, so that there is something to see before the first pause.
+        drop(self.paused(owner));
         loop {
             match socket.accept().await {
                 Ok((stream, peer)) => {
@@ -202,6 +204,7 @@ impl Edge {
                     if scarce {
                         self.counts.rejected("accept");
                         tracing::warn!(listener = &*owner.borrow().listener, "few file descriptors are left; accepting pauses");
+                        let _paused = self.paused(owner);
                         self.wait_for_descriptors(socket).await;
                     }
                 }
@@ -211,10 +214,16 @@ impl Edge {
                     // Out of descriptors or memory. The waiting connection stays in the queue; what is open may end and make room.
                     self.counts.rejected("accept");
                     tracing::warn!(%error, listener = &*owner.borrow().listener, "cannot accept connections; trying again");
+                    let _paused = self.paused(owner);
                     tokio::time::sleep(Self::PAUSE).await;
                 }
             }
         }
+    }
+
+    /// Nothing is taken from the socket for as long as this is held.
+    fn paused(&self, owner: &RefCell<Owner>) -> Present {
+        Present::new(self.counts.record.accepting_paused.cell(self.counts.writer, &[&owner.borrow().listener]))
     }
 
     const PAUSE: Duration = Duration::from_millis(100);

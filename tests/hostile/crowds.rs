@@ -92,6 +92,8 @@ fn out_of_descriptors_accepting_pauses() {
     let mut world = World { lab, origin, proxy };
     let held: Vec<TcpStream> = (0..200).map(|_| world.plain()).collect();
     world.rejected("accept", 1.0);
+    let paused = || world.proxy.metrics().sum("vestibule_accepting_paused", &[("listener", "plain")]);
+    eventually("the gauge says so", || (paused() > 0.0).then_some(()));
     assert_eq!(world.proxy.admin_get("/livez").0, 200);
     let before = cpu(&world.proxy);
     let begun = Instant::now();
@@ -102,6 +104,8 @@ fn out_of_descriptors_accepting_pauses() {
     let spent = cpu(&world.proxy) - before;
     assert!(spent < 50, "{spent} hundredths of a second of CPU time in one second");
     drop(held);
+    eventually("it goes on", || (paused() == 0.0).then_some(()));
+    assert!(world.proxy.metrics().has("vestibule_accepting_paused"));
     world.alive();
 }
 
