@@ -38,7 +38,10 @@ programs=(
     haproxy=haproxy testssl=testssl.sh slowhttptest=slowhttptest h2load=nghttp2-client nghttp=nghttp2-client
 )
 # The real clients and servers that the tests drive. A test that drives one leaves a mark; without its mark the run fails.
-driven=(curl openssl python3 chromium nginx caddy firefox-esr wget node java haproxy testssl slowhttptest h2load nghttp faketime)
+driven=(
+    curl openssl python3 chromium nginx caddy firefox-esr wget node java haproxy testssl slowhttptest h2load nghttp faketime
+    envoy traefik
+)
 
 rust_components() {
     if cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1; then return 0; fi
@@ -71,12 +74,19 @@ for path in ("tests/licences.py", "benches/peers/peerbench.py"):
 PYTHON
 }
 
-# The line in which a program names its version, without colours; of one that does not, its package's. Nothing: it is missing.
+# Where a program is: on the path, or in an environment that a test has made with a package of PyPI.
+place_of() {
+    command -v "$1" || compgen -G "${CARGO_TARGET_DIR:-target}/tmp/venv/*/bin/$1" | head -n 1
+}
+
+# The line in which a program names its version, without colours and folders; of one that does not, its package's. Nothing: it is missing.
 version_of() {
-    local program=$1 ask said pair
-    command -v "$program" >/dev/null || return 0
+    local program=$1 place ask said pair
+    place=$(place_of "$program")
+    [ -n "$place" ] || return 0
     for ask in --version version -v -h; do
-        said=$("$program" "$ask" 2>&1 </dev/null | sed 's/\x1b\[[0-9;]*m//g' | grep -E '[0-9]+\.[0-9]+' | sed -n '1s/^ *//p')
+        # In the first lines: what comes later is a help text.
+        said=$("$place" "$ask" 2>&1 </dev/null | sed "s/\x1b\[[0-9;]*m//g; s|^[^ ]*/$program\([ :]\)|$program\1|; 8q" | grep -E '[0-9]+\.[0-9]+' | sed -n '1s/^ *//p')
         if [ -n "$said" ]; then
             echo "$said"
             return 0

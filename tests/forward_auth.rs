@@ -4,6 +4,9 @@
 
 mod support;
 
+#[path = "forward_auth/proxies.rs"]
+mod proxies;
+
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +16,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
-use support::{Answer, Config, Curl, Lab, Origin, Proxy, Reply, eventually, program, raw};
+use support::{Config, Curl, Lab, Origin, Proxy, Reply, eventually, program, raw, venv};
 use vestibule::cli::lab_ca::Issued;
 
 const FIT: &str = "ownership=corporate state=approved posture.os_supported=ok posture.screen_lock=ok";
@@ -141,12 +144,6 @@ fn reasons(answer: &str) -> Value {
 fn claims(assertion: &str) -> Value {
     let claims = URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1).unwrap_or_else(|| panic!("no assertion: {assertion}"))).unwrap();
     serde_json::from_slice(&claims).unwrap()
-}
-
-/// A block of code of docs/forward-auth.md.
-fn snippet(language: &str) -> String {
-    let docs = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/forward-auth.md")).unwrap();
-    docs.split(&format!("```{language}\n")).nth(1).unwrap().split("\n```").next().unwrap().to_owned()
 }
 
 #[test]
@@ -445,189 +442,4 @@ fn envoys_questions_in_their_documented_form() {
     }
     let head = ask("HEAD", "/page", from);
     assert!(status(&head) == 403 && head.ends_with("\r\n\r\n"), "{head}");
-}
-
-/// A program that listens; ended when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Starts it at a free port, in the foreground.
-fn listening(mut start: impl FnMut(u16) -> Command) -> (Running, SocketAddr) {
-    // Another program may take the free port before it does.
-    let started = (0..5).find_map(|_| {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut running = Running(start(port).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        eventually("it listens or ends", || {
-            let ended = running.0.try_wait().unwrap().is_some();
-            (ended || TcpStream::connect(("127.0.0.1", port)).is_ok()).then_some(!ended)
-        })
-        .then(|| (running, SocketAddr::from(([127, 0, 0, 1], port))))
-    });
-    started.expect("it starts")
-}
-
-impl World {
-    /// nginx with the configuration that docs/forward-auth.md has.
-    fn nginx(&self) -> (Running, SocketAddr) {
-        let dir = self.lab.dir().display().to_string();
-        let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path {dir}/nginx-temp;")).join(" ");
-        listening(|port| {
-            let server = snippet("nginx")
-                .replace("listen 443 ssl;", &format!("listen 127.0.0.1:{port} ssl;"))
-                .replace("server 127.0.0.1:9480;", &format!("server {};", self.proxy.addr("questions")))
-                .replace("server 127.0.0.1:8080;", &format!("server {};", self.origin.address()))
-                .replace("certs/", &format!("{dir}/certs/"));
-            let file = self.lab.write(
-                "nginx.conf",
-                &format!("daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr; events {{}}\nhttp {{ access_log off; {temp}\n{server}\n}}"),
-            );
-            let mut nginx = program("nginx");
-            nginx.arg("-c").arg(file);
-            nginx
-        })
-    }
-
-    fn caddy(&self) -> (Running, SocketAddr) {
-        let dir = self.lab.dir().display().to_string();
-        listening(|port| {
-            let site = snippet("caddy")
-                .replace("wiki.corp.example {", &format!("https://wiki.corp.example:{port} {{\n\tbind 127.0.0.1"))
-                .replace("\ttls {", &format!("\ttls {dir}/certs/edge.pem {dir}/certs/edge.key {{"))
-                .replace("127.0.0.1:9480", &self.proxy.addr("questions").to_string())
-                .replace("127.0.0.1:8080", &self.origin.address().to_string());
-            let file = self.lab.write("Caddyfile", &format!("{{\n\tadmin off\n\tauto_https off\n}}\n{site}\n"));
-            let mut caddy = program("caddy");
-            caddy
-                .args(["run", "--adapter", "caddyfile", "--config"])
-                .arg(file)
-                .env("HOME", &dir)
-                .env("XDG_DATA_HOME", &dir)
-                .env("XDG_CONFIG_HOME", &dir);
-            caddy
-        })
-    }
-
-    fn visit(&self, at: SocketAddr, device: Option<&Issued>) -> Curl {
-        let curl = Curl::at(at).arg("--cacert").arg(self.lab.ca.edge_ca().to_str().unwrap());
-        match device {
-            Some(device) => curl.device(device),
-            None => curl,
-        }
-    }
-
-    /// What is true behind any proxy that asks.
-    fn holds_behind(&self, at: SocketAddr) {
-        let url = |path: &str| format!("https://{HOST}:{}{path}", at.port());
-        let forged = |curl: Curl| {
-            let fields =
-                ["Vestibule-Device-Id: boss", "Vestibule-Tier: trusted", "Vestibule-Jwt-Assertion: b.o.ss", "Vestibule-Restrictions: boss"];
-            let asked = [
-                "X-Forwarded-Uri: /boss",
-                "X-Forwarded-Method: BOSS",
-                "X-Forwarded-Host: boss",
-                "X-Forwarded-For: 198.51.100.4",
-                "X-Request-Id: boss",
-            ];
-            fields.into_iter().chain(asked).fold(curl, Curl::header)
-        };
-        let passed = forged(self.visit(at, Some(&self.laptop))).get(&url("/page?x=1"));
-        assert_eq!((passed.status, &*passed.body), (200, "the app"), "{passed:?}");
-        let received = self.origin.wait(1)[0].clone();
-        assert_eq!(received.line(), "GET /page?x=1 HTTP/1.1");
-        assert_eq!(received.header("vestibule-device-id"), ["laptop"], "{}", received.text());
-        assert_eq!(received.header("vestibule-tier"), ["healthy"]);
-        assert!(received.header("vestibule-restrictions").concat().is_empty());
-        let assertion = received.header("vestibule-jwt-assertion").concat();
-        let line = self.last(1);
-        assert_eq!((&claims(&assertion)["sub"], &claims(&assertion)["jti"]), (&json!("laptop"), &line["request_id"]));
-        assert_eq!(received.header("x-request-id").concat(), line["request_id"]);
-        assert_eq!(
-            (&line["peer"], &line["method"], &line["path"], &line["client_request_id"]),
-            (&json!("127.0.0.1"), &json!("GET"), &json!("/page"), &json!("boss"))
-        );
-        assert_eq!(line["wire"]["ja4"], Value::Null);
-        // A certificate that somebody sends as a field is nobody's proof.
-        let stolen = client_cert(&self.laptop);
-        let thief = self.visit(at, None).header(stolen.trim_end()).get(&url("/page"));
-        assert_eq!(thief.status, 403, "{thief:?}");
-        let reads = forged(self.visit(at, Some(&self.phone))).get(&url("/page"));
-        assert_eq!(reads.status, 200);
-        assert_eq!(self.origin.wait(2)[1].header("vestibule-restrictions"), ["read-only, pages"]);
-        let writes = self.visit(at, Some(&self.phone)).post(&url("/page"), "text");
-        assert_eq!(
-            (writes.status, writes.json()["reasons"].as_array().unwrap().contains(&json!("restrict.methods"))),
-            (403, true),
-            "{writes:?}"
-        );
-        let blind = self.visit(at, None).header("Accept: text/html").get(&url("/page"));
-        assert!(blind.status == 403 && blind.body.contains("did not show a certificate"), "{blind:?}");
-        let grpc = self.visit(at, None).header("Content-Type: application/grpc").post(&url("/page"), "x");
-        assert_eq!(grpc.status, 403, "{grpc:?}");
-        let kept = self.visit(at, None).get(&url("/no-store"));
-        assert_eq!((kept.status, &kept.json()["reasons"]), (403, &json!(["restrict.unenforceable"])), "{kept:?}");
-        let odd = self.visit(at, Some(&self.laptop)).arg("--path-as-is").get(&url("/x/../page"));
-        assert_eq!(odd.status, 400, "{odd:?}");
-        for ours in ["/.well-known/vestibule/forward_auth", "/.well-known/vestibule/auth_request", "/.well-known/vestibule/ext_authz/page"]
-        {
-            let curl = ["X-Forwarded-Method: GET", "X-Forwarded-Uri: /page", "X-Forwarded-Host: wiki.corp.example"]
-                .into_iter()
-                .fold(self.visit(at, Some(&self.laptop)), Curl::header);
-            let answer = curl.get(&url(ours));
-            assert!((400..500).contains(&answer.status) && answer.header("vestibule-device-id").is_none(), "{ours}: {answer:?}");
-        }
-        // A device that is lost is out with the next request, on the same connection of the proxy.
-        self.lab.vestibule(&["devices", "-c", "vestibule.yaml", "revoke", "laptop", "--lost"]).succeeded();
-        eventually("the lost device is refused", || (self.visit(at, Some(&self.laptop)).get(&url("/page")).status == 403).then_some(()));
-        for received in &self.origin.received()[..] {
-            let text = received.text().to_lowercase();
-            assert!(!text.contains("boss") || text.contains("x-forwarded-for"), "{text}");
-            assert!(received.header("client-cert").is_empty(), "{text}");
-        }
-    }
-}
-
-#[test]
-fn behind_nginx_as_the_documentation_has_it() {
-    let world = World::new();
-    let (_nginx, at) = world.nginx();
-    world.holds_behind(at);
-    let keys = world.visit(at, None).get(&format!("https://{HOST}:{}/.well-known/vestibule/jwks.json", at.port()));
-    assert_eq!((keys.status, keys.body), (200, world.proxy.admin_get("/.well-known/vestibule/jwks.json").1));
-    // A WebSocket reaches the app as one, decided before.
-    let phone: Answer = world
-        .visit(at, Some(&world.phone))
-        .http1()
-        .header("Upgrade: websocket")
-        .header("Connection: Upgrade")
-        .get(&format!("https://{HOST}:{}/socket", at.port()));
-    assert_eq!(phone.status, 200);
-    let last = world.origin.received().pop().unwrap();
-    assert_eq!((last.header("upgrade"), last.header("vestibule-device-id")), (vec!["websocket".to_owned()], vec!["phone".to_owned()]));
-    let blind = world
-        .visit(at, None)
-        .http1()
-        .header("Upgrade: websocket")
-        .header("Connection: Upgrade")
-        .get(&format!("https://{HOST}:{}/socket", at.port()));
-    assert_eq!(blind.status, 403);
-    // What was asked by nginx counts as such; what a refusal says was asked for once more.
-    let lines = world.lab.decisions(10);
-    assert!(
-        lines.iter().any(|line| line["asked"] == "auth_request")
-            && lines.iter().any(|line| line["asked"] == "forward_auth" && line["status"] == 403)
-    );
-    drop(world);
-}
-
-#[test]
-fn behind_caddy_as_the_documentation_has_it() {
-    let world = World::new();
-    let (_caddy, at) = world.caddy();
-    world.holds_behind(at);
 }

@@ -48,10 +48,14 @@ use std::time::{Duration, Instant};
 pub fn program(name: &str) -> Command {
     let found = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()));
     assert!(found, "{name} is needed; tests/check.sh installs it");
+    drives(name);
+    Command::new(name)
+}
+
+fn drives(name: &str) {
     let marks = Path::new(env!("CARGO_TARGET_TMPDIR")).join("driven");
     std::fs::create_dir_all(&marks).unwrap();
     std::fs::write(marks.join(name), "").unwrap();
-    Command::new(name)
 }
 
 /// Nothing that should happen takes longer, also on a loaded machine.

@@ -20,6 +20,13 @@ pub fn python(packages: &[&str]) -> PathBuf {
     python
 }
 
+/// A program that a package brings. Leaves the mark that tests/check.sh looks for.
+pub fn program(package: &str, name: &str) -> Command {
+    let program = python(&[package]).with_file_name(name);
+    super::drives(name);
+    Command::new(program)
+}
+
 fn ran(command: &mut Command) {
     let output = command.output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
