@@ -15,6 +15,8 @@ done
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 # Debian's Python makes no virtual environments without this one.
 if command -v python3 >/dev/null && ! python3 -c 'import ensurepip' 2>/dev/null; then missing+=(python3-venv); fi
+# A module is no program: nginx loads it.
+if [[ " $*" == *" nginx="* && ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]]; then missing+=(libnginx-mod-stream); fi
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if ! command -v apt-get >/dev/null; then

@@ -12,6 +12,8 @@ mod balancers;
 mod believed;
 #[path = "peers/certificates.rs"]
 mod certificates;
+#[path = "peers/envoy.rs"]
+mod envoy;
 #[path = "peers/fronts.rs"]
 mod fronts;
 #[path = "peers/reloads.rs"]

@@ -3,18 +3,20 @@
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
+use vestibule::cli::lab_ca::Issued;
+
 use super::support::{Curl, program};
 use super::*;
 
 /// One of them, listening. Ended when dropped.
-struct Front {
+pub struct Front {
     child: Child,
     ports: Vec<u16>,
 }
 
 impl Front {
     /// `start` gets free ports, as many as asked for.
-    fn start(ports: usize, start: impl Fn(&[u16]) -> Command) -> Self {
+    pub fn start(ports: usize, start: impl Fn(&[u16]) -> Command) -> Self {
         // Another program may take a free port before it does.
         (0..5).find_map(|_| Self::try_start(ports, &start)).expect("it starts")
     }
@@ -35,7 +37,7 @@ impl Front {
     }
 
     /// A client at 127.0.0.3 of the front's n-th port.
-    fn client(&self, n: usize, lab: &Lab) -> Curl {
+    pub fn client(&self, n: usize, lab: &Lab) -> Curl {
         Curl::at(SocketAddr::from(([127, 0, 0, 1], self.ports[n])))
             .arg("--interface")
             .arg("127.0.0.3")
@@ -52,7 +54,7 @@ impl Drop for Front {
 }
 
 /// The line of a request that was asked for under this path.
-fn line_of(world: &World, path: &str) -> Value {
+pub fn line_of(world: &World, path: &str) -> Value {
     eventually(&format!("the line of {path}"), || world.lab.decisions(1).into_iter().find(|line| line["path"] == path))
 }
 
@@ -176,4 +178,45 @@ http {{ access_log off; {temp}
         assert_eq!(received.header("x-forwarded-for"), [format!("{source}, 127.0.0.1")]);
         assert_eq!(received.header("x-request-id")[0].len(), 32);
     }
+}
+
+/// nginx passes connections on, with version 1 of the PROXY protocol: the only one that it can write.
+#[test]
+fn behind_nginx_that_passes_connections_on() {
+    let world = World::new();
+    let laptop = world.lab.device("laptop", "ownership=corporate state=approved");
+    let dir = world.lab.dir().display();
+    let nginx = Front::start(2, |ports| {
+        let server =
+            |port, listener| format!("server {{ listen 127.0.0.1:{port}; proxy_pass {}; proxy_protocol on; }}", world.proxy.addr(listener));
+        let config = format!(
+            "load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr; events {{}}
+stream {{ {} {} }}",
+            server(ports[0], "passed"),
+            server(ports[1], "passed-tls"),
+        );
+        let mut command = program("nginx");
+        command.arg("-c").arg(world.lab.write("nginx.conf", &config)).stderr(Stdio::null());
+        command
+    });
+    passes_connections_on(&world, &nginx, &laptop, [("/plain", None), ("/tls", None)]);
+}
+
+/// Two ports of a front that passes on: to a plain listener, and to one with TLS. What the path's connection is called in the log.
+pub fn passes_connections_on(world: &World, front: &Front, laptop: &Issued, [plain, tls]: [(&str, Option<&str>); 2]) {
+    let spoofed = "X-Forwarded-For: 10.1.2.3";
+    assert_eq!(front.client(0, &world.lab).header(spoofed).get(&format!("http://git.localhost{}", plain.0)).status, 200);
+    assert_eq!(front.client(0, &world.lab).header(spoofed).get("http://wiki.localhost/office").status, 403);
+    assert_eq!(front.client(1, &world.lab).device(laptop).get(&format!("https://wiki.localhost{}", tls.0)).status, 200);
+    for (path, id) in [plain, tls] {
+        let line = line_of(world, path);
+        assert_eq!((&line["peer"], &line["via"]), (&"127.0.0.3".into(), &serde_json::json!(["127.0.0.1"])), "{path}");
+        assert_eq!(line["via_id"], id.map_or(Value::Null, Value::from), "{path}");
+        assert!(line["wire"]["syn"].is_null(), "that is the front's: {line}");
+    }
+    // TLS goes through to us, hello and certificate included.
+    let line = line_of(world, tls.0);
+    assert!(line["device"] == "laptop" && line["wire"]["ja4"].is_string(), "{line}");
+    assert_eq!(world.proxy.metrics().sum("vestibule_rejected_total", &[("reason", "proxy_header")]), 0.0);
 }
