@@ -36,11 +36,12 @@ programs=(
     firefox-esr=firefox-esr wget=wget node=nodejs java=openjdk-17-jdk-headless javac=openjdk-17-jdk-headless
     caddy=caddy gcc=gcc git=git shellcheck=shellcheck ip=iproute2 faketime=faketime
     haproxy=haproxy testssl=testssl.sh slowhttptest=slowhttptest h2load=nghttp2-client nghttp=nghttp2-client
+    systemctl=systemd systemd-analyze=systemd systemd-socket-activate=systemd
 )
 # The real clients and servers that the tests drive. A test that drives one leaves a mark; without its mark the run fails.
 driven=(
     curl openssl python3 chromium nginx caddy firefox-esr wget node java haproxy testssl slowhttptest h2load nghttp faketime
-    envoy traefik
+    envoy traefik systemd-analyze systemd-socket-activate
 )
 
 rust_components() {
