@@ -33,7 +33,7 @@ use self::office::Office;
 use self::sockets::{Bound, adopt, hand_out, open_new, wanted};
 use self::supervisor::Supervisor;
 use self::upgrade::{Inherited, Predecessor};
-pub use self::upgrade::{PATIENCE as UPGRADE_PATIENCE, Program, Successor, UpgradeError};
+pub use self::upgrade::{PATIENCE as UPGRADE_PATIENCE, Program, Serves, Successor, UpgradeError};
 use self::worker::{Command, Worker};
 use crate::config::{self, Configuration, Report, Texts};
 use crate::edge::{Crowd, Entrances, Setup, TlsError, Vouching};
@@ -274,9 +274,10 @@ impl Running {
 
     /// Every listener accepts: tells the service manager, and the process whose place this one takes.
     pub fn ready(&self) {
-        self.site.supervisor.ready(&self.site.status("serving"));
+        let status = self.site.status("serving");
+        self.site.supervisor.ready(&status);
         if let Some((before, kept)) = held(&self.before).take() {
-            before.tell(&kept);
+            before.tell(&kept, &status);
         }
     }
 
@@ -302,14 +303,14 @@ impl Running {
         held(&self.site.state).configuration.limits.drain_delay
     }
 
-    /// Another process serves, with the sockets of `kept`: closes these without a look at who waits there, for that process sees to them.
+    /// Another process serves, with the sockets that it keeps: closes these without a look at who waits there, for that process sees to them.
     /// What runs here may finish, as at `stop`.
-    pub fn hand_over(&self, to: u32, kept: &[SocketAddr]) -> usize {
-        self.site.supervisor.handed_over(to);
+    pub fn hand_over(&self, to: u32, serves: &Serves) -> usize {
+        self.site.supervisor.handed_over(to, &serves.status);
         if let Some(office) = &*held(&self.site.office) {
             office.close();
         }
-        self.site.stop(kept)
+        self.site.stop(&serves.kept)
     }
 
     /// Stops accepting, lets what runs finish up to `limits.drain`, then ends. Gives back how many connections were cut.

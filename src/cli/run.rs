@@ -1,7 +1,6 @@
 //! `vestibule run`.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::failure::Failure;
-use crate::site::{self, Program, Running, Successor};
+use crate::site::{self, Program, Running, Serves, Successor};
 
 /// Run the proxy
 ///
@@ -95,10 +94,10 @@ impl Signals {
 /// Why a running proxy ends.
 enum End {
     Told,
-    /// Another process serves in this one's place, with the sockets of these addresses.
+    /// Another process serves in this one's place.
     Succeeded {
         by: u32,
-        kept: Vec<SocketAddr>,
+        serves: Serves,
     },
 }
 
@@ -142,9 +141,9 @@ async fn heed(running: Arc<Running>, mut signals: Signals, program: &Program) {
             tracing::info!("stopping: running requests may finish");
             beside(&running, Running::stop)
         }
-        End::Succeeded { by, kept } => {
+        End::Succeeded { by, serves } => {
             tracing::info!(by, "another process serves; running requests may finish here");
-            beside(&running, move |running| running.hand_over(by, &kept))
+            beside(&running, move |running| running.hand_over(by, &serves))
         }
     };
     drop(running);
@@ -205,15 +204,15 @@ async fn upgrade(running: &Arc<Running>, signals: &mut Signals, program: &Progra
     };
     let by = successor.pid();
     let line = tokio::task::spawn_blocking(successor.line());
-    let kept = tokio::select! {
-        kept = line => kept.ok().flatten(),
+    let serves = tokio::select! {
+        serves = line => serves.ok().flatten(),
         () = signals.end() => {
             successor.end();
             return Some(End::Told);
         }
     };
-    match kept {
-        Some(kept) => Some(End::Succeeded { by, kept }),
+    match serves {
+        Some(serves) => Some(End::Succeeded { by, serves }),
         None => {
             let error = tokio::task::spawn_blocking(move || successor.gone()).await.ok()?;
             tracing::error!(%error, "the program was not replaced; this one goes on");
@@ -225,7 +224,7 @@ async fn upgrade(running: &Arc<Running>, signals: &mut Signals, program: &Progra
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader, Read};
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 

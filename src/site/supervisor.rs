@@ -40,9 +40,10 @@ impl Supervisor {
         self.tell(&[NotifyState::Watchdog]);
     }
 
-    /// The last word: another process is the service.
-    pub fn handed_over(&self, to: u32) {
-        self.tell(&[NotifyState::MainPid(to), NotifyState::Ready]);
+    /// The last word: another process is the service, with this status. What that one said before is lost on a manager that listens to the main
+    /// process alone.
+    pub fn handed_over(&self, to: u32, status: &str) {
+        self.tell(&[NotifyState::MainPid(to), NotifyState::Ready, NotifyState::Status(status)]);
         self.speaks.store(false, Relaxed);
     }
 

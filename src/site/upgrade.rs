@@ -54,10 +54,11 @@ pub struct Inherited {
 pub struct Predecessor(UnixStream);
 
 impl Predecessor {
-    /// `kept`: the addresses that are taken over. From now on the other process accepts nothing more.
-    pub fn tell(mut self, kept: &[SocketAddr]) {
+    /// `kept`: the addresses that are taken over. From now on the other process accepts nothing more. `status` is for the service manager, which
+    /// takes no word of this process before the other one has named it.
+    pub fn tell(mut self, kept: &[SocketAddr], status: &str) {
         let lines: String = kept.iter().map(|addr| format!("keeps {addr}\n")).collect();
-        if let Err(error) = self.0.write_all(format!("{lines}ready\n").as_bytes()) {
+        if let Err(error) = self.0.write_all(format!("{lines}status {status}\nready\n").as_bytes()) {
             tracing::error!(%error, "the process that this one replaces cannot be told that it may end");
         }
     }
@@ -136,6 +137,15 @@ pub struct Successor {
     line: Option<UnixStream>,
 }
 
+/// What a new process says when it serves.
+#[derive(Debug, Default)]
+pub struct Serves {
+    /// The addresses that it keeps.
+    pub kept: Vec<SocketAddr>,
+    /// For the service manager. Empty: an older version told none.
+    pub status: String,
+}
+
 /// Why there is no new process; this one goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
@@ -203,17 +213,20 @@ impl Successor {
         self.child.id()
     }
 
-    /// What to wait on for the new process to serve: the addresses that it keeps. Blocks for at most `PATIENCE`.
-    pub fn line(&mut self) -> impl FnOnce() -> Option<Vec<SocketAddr>> + Send + 'static {
+    /// What to wait on for the new process to serve. Blocks for at most `PATIENCE`.
+    pub fn line(&mut self) -> impl FnOnce() -> Option<Serves> + Send + 'static {
         let line = self.line.take();
         move || {
             let line = line?;
             line.set_read_timeout(Some(PATIENCE)).ok()?;
-            let mut kept = Vec::new();
+            let mut serves = Serves::default();
             for said in BufReader::new(line).lines() {
-                match said.ok()?.as_str() {
-                    "ready" => return Some(kept),
-                    said => kept.extend(said.strip_prefix("keeps ").and_then(|addr| addr.parse::<SocketAddr>().ok())),
+                let said = said.ok()?;
+                match said.split_once(' ') {
+                    None if said == "ready" => return Some(serves),
+                    Some(("keeps", addr)) => serves.kept.extend(addr.parse::<SocketAddr>()),
+                    Some(("status", status)) => status.clone_into(&mut serves.status),
+                    _ => {}
                 }
             }
             None

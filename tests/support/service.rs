@@ -126,7 +126,8 @@ impl Service {
         let before = self.main();
         self.signal(libc::SIGUSR2);
         self.hears("RELOADING=1");
-        self.hears("MAINPID=");
+        let said = self.hears("MAINPID=");
+        assert!(said.contains("STATUS=serving policy "), "of the new process systemd hears nothing before it is the main one: {said}");
         assert_ne!(self.main(), before);
     }
 
