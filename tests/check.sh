@@ -41,7 +41,7 @@ programs=(
 # The real clients and servers that the tests drive. A test that drives one leaves a mark; without its mark the run fails.
 driven=(
     curl openssl python3 chromium nginx caddy firefox-esr wget node java haproxy testssl slowhttptest h2load nghttp faketime
-    envoy traefik systemd-analyze systemd-socket-activate
+    envoy traefik systemctl systemd-analyze systemd-socket-activate
 )
 
 rust_components() {

@@ -1,7 +1,10 @@
-//! systemd itself: what it says of the units, and the sockets that it passes.
+//! systemd itself: what it says of the units, the sockets that it passes, and the units as it runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends where its world breaks")]
 
 mod support;
+
+#[path = "systemd/booted.rs"]
+mod booted;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
