@@ -1,5 +1,5 @@
-//! Questions of proxies that stay in place: a real nginx and a real Caddy with the configurations of docs/forward-auth.md, Envoy's questions in their
-//! documented form, and questions that no proxy would ask.
+//! Questions of proxies that stay in place: a real nginx, Caddy, Traefik and Envoy with the configurations of docs/forward-auth.md, and questions that no
+//! proxy would ask.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends where its world breaks")]
 
 mod support;

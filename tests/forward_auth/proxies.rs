@@ -316,6 +316,19 @@ impl World {
     }
 }
 
+impl World {
+    /// Where there is nobody to ask, nobody gets in.
+    fn is_needed(&self, at: SocketAddr) {
+        let open = || self.visit(at, Some(&self.phone)).get(&url(at, "/page"));
+        assert_eq!(open().status, 200);
+        let before = self.origin.received().len();
+        self.proxy.signal(libc::SIGKILL);
+        eventually("it is gone", || TcpStream::connect(self.proxy.addr("questions")).is_err().then_some(()));
+        let closed = open();
+        assert!(closed.status >= 400 && self.origin.received().len() == before, "{closed:?}");
+    }
+}
+
 fn url(at: SocketAddr, path: &str) -> String {
     format!("https://{HOST}:{}{path}", at.port())
 }
@@ -343,6 +356,7 @@ fn behind_nginx() {
     // What a refusal says was asked for once more.
     let lines = world.lab.decisions(10);
     assert!(lines.iter().any(|line| line["asked"] == "forward_auth" && line["status"] == 403));
+    world.is_needed(at);
 }
 
 #[test]
@@ -350,6 +364,7 @@ fn behind_caddy() {
     let world = World::new();
     let (_caddy, at) = world.caddy();
     world.holds_behind(at, &PLAIN);
+    world.is_needed(at);
 }
 
 #[test]
@@ -358,6 +373,7 @@ fn behind_traefik() {
     let (_traefik, at) = world.traefik();
     // It makes paths plain before it asks, and carries what it asked about.
     world.holds_behind(at, &Manner { odd: Ok("/page"), ..PLAIN });
+    world.is_needed(at);
 }
 
 #[test]
@@ -366,4 +382,5 @@ fn behind_envoy() {
     let (_envoy, at) = world.envoy();
     world.holds_behind(at, &Manner { asked: "ext_authz", tells_request_id: false, grpc: (200, Some("7")), ..PLAIN });
     world.keys_are_told(at);
+    world.is_needed(at);
 }
