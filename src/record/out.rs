@@ -90,6 +90,8 @@ impl OutFile {
             self.open()?;
         }
         let Some(open) = &mut self.file else { return Err(io::Error::other("the log is closed")) };
+        // Who opens it meanwhile would take what is there of a line for one that was cut.
+        let _ = open.lock();
         if let Err((error, written)) = write_all(open, bytes) {
             // A line cut by a full disk must not run into the next one. Another process may have appended behind it: those lines are not ours to cut.
             if let (Ok(end), Ok(of)) = (open.stream_position(), open.metadata())
@@ -104,6 +106,7 @@ impl OutFile {
         }
         // Where the file ends by now, with what another process appended. A pipe has no such place, and is never moved away.
         self.length = open.stream_position().unwrap_or(0);
+        let _ = open.unlock();
         Ok(())
     }
 
@@ -180,6 +183,8 @@ fn opened(path: &Path) -> io::Result<(File, u64)> {
     if !file.metadata()?.is_file() {
         return Ok((file, 0));
     }
+    // Not in the middle of another process' write.
+    let _ = file.lock();
     let mut length = file.seek(SeekFrom::End(0))?;
     if length > 0 {
         file.seek(SeekFrom::End(-1))?;
@@ -190,6 +195,7 @@ fn opened(path: &Path) -> io::Result<(File, u64)> {
             length += 1;
         }
     }
+    let _ = file.unlock();
     Ok((file, length))
 }
 
@@ -245,6 +251,23 @@ mod tests {
         one.write(b"one again\n").unwrap();
         let Out::File(file) = &one else { panic!("a file") };
         assert_eq!(file.length, 18, "what the other wrote counts");
+    }
+
+    #[test]
+    fn who_opens_a_file_that_another_process_writes_to_takes_no_line_for_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let lines = format!("{}\n", "x".repeat(699)).repeat(20);
+        let mut one = Out::open(&path, u64::MAX).unwrap();
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| (0..2000).for_each(|_| one.write(lines.as_bytes()).unwrap()));
+            while !writing.is_finished() {
+                Out::open(&path, u64::MAX).unwrap();
+            }
+        });
+        let all = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(all.lines().filter(|line| line.len() != 699).count(), 0);
+        assert_eq!(all.len(), lines.len() * 2000, "not a line more");
     }
 
     #[test]
