@@ -111,6 +111,21 @@ fn a_window_that_stays_shut_is_cut_and_an_app_that_is_slow_is_not() {
     assert_eq!(leash.offers.borrow().all().count(), 0);
 }
 
+/// Whoever opens another stream now and then moves, and reads nothing all the same.
+#[test]
+fn a_peer_that_takes_nothing_is_cut_whichever_of_its_answers_moved_last() {
+    let leash = leash();
+    leash.multiplexed.set(true);
+    let (mut stands, mut moves) = (leash.busy(), leash.busy());
+    stands.asked(true);
+    assert_eq!(noted(&leash, Poll::<()>::Pending), Poll::Pending);
+    after(&leash, 59);
+    moves.asked(true);
+    assert_eq!(leash.look(&PATIENCE), None);
+    after(&leash, 1);
+    assert_eq!(leash.look(&PATIENCE), Some(Cut::SlowRead));
+}
+
 #[test]
 fn an_answer_that_moves_hides_no_other_that_stands() {
     let leash = leash();

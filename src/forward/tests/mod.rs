@@ -1,5 +1,6 @@
 //! Real sockets on both sides: a raw client, hyper's server as the edge has it, and an app that records the bytes it receives.
 
+mod again;
 mod balance;
 mod bodies;
 mod heads;

@@ -29,7 +29,7 @@ async fn scripted(answers: &'static [&'static str]) -> (App, Rc<RefCell<Vec<Stri
     (app, heads)
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[test]
 fn a_connection_is_used_again() {
