@@ -335,6 +335,12 @@ fn no_field_of_a_client_makes_a_refusal_look_like_a_pass() {
             }
         }
     }
+    // Nor in a question that does not say whose it is.
+    let answer = world.put(&format!(
+        "POST /.well-known/vestibule/forward_auth HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\nContent-Type: application/grpc\r\n\
+         X-Forwarded-Method: POST\r\nX-Forwarded-Uri: /page\r\nX-Forwarded-Host: {HOST}\r\n\r\n"
+    ));
+    assert!(status(&answer) == 400 && field(&answer, "grpc-status").is_none(), "{answer}");
     // Nor does its wish for another protocol.
     let cert = client_cert(&world.laptop);
     let wish = "Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";

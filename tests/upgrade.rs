@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 
 use rustls::pki_types::ServerName;
-use support::{Config, Curl, DEADLINE, Lab, Origin, RawTls, Reply, Service, eventually, program, raw, tcp, tls_config};
+use support::{Config, Curl, DEADLINE, Lab, Origin, Proxy, RawTls, Reply, Service, eventually, program, raw, tcp, tls_config};
 use vestibule::cli::lab_ca::Issued;
 use vestibule::cli::scrape;
 
@@ -393,6 +393,56 @@ fn sockets_of_the_service_manager_are_served_and_passed_on() {
     let first = service.main();
     assert_eq!(service.ended(first).unwrap().code(), Some(1));
     assert!(service.stderr().contains(&format!("systemd passed a socket for {unwanted}")), "{}", service.stderr());
+}
+
+/// Each worker accepts from one of its own: a queue that many share wakes all of them for one connection.
+#[test]
+fn several_passed_sockets_of_one_address_are_one_listeners_and_each_worker_gets_one() {
+    let origin = Origin::answering(Reply::text("hello"));
+    let lab = Lab::new();
+    let listening = |address: SocketAddr| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket.listen(128).unwrap();
+        TcpListener::from(socket)
+    };
+    let first = listening("127.0.0.1:0".parse().unwrap());
+    let address = first.local_addr().unwrap();
+    let sockets = [first, listening(address)];
+    let config = config(&origin)
+        .replace("- name: plain\n    bind: [\"127.0.0.1:0\"]", &format!("- name: plain\n    bind: [\"{address}\"]"))
+        .set("workers", "3");
+    // Some of them wait at the one and some at the other.
+    let mut early: Vec<TcpStream> = (0..40).map(|_| tcp(address)).collect();
+    early.iter_mut().for_each(|client| client.write_all(GET.as_bytes()).unwrap());
+    let mut service = Service::start(&lab, Path::new(env!("CARGO_BIN_EXE_vestibule")), &config, &sockets, &[]);
+    service.hears("READY=1");
+    for client in &mut early {
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 403");
+    }
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let listens = rows.filter(|row| row[3] == "0A" && row[1].ends_with(&format!(":{:04X}", address.port()))).count();
+    assert_eq!(listens, 3);
+}
+
+#[test]
+fn what_was_passed_to_another_process_is_left_alone() {
+    let lab = Lab::new();
+    let file = lab.configure(&config(&Origin::answering(Reply::text("hello"))));
+    // Neither the program nor who starts it.
+    let other = std::os::unix::process::parent_id();
+    for (variable, value) in
+        [("LISTEN_PID", other.to_string()), ("VESTIBULE_UPGRADE", format!(r#"{{"from":{other},"line":9999,"sockets":[]}}"#))]
+    {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vestibule"));
+        command.env("LISTEN_FDS", "1").env(variable, value);
+        let proxy = Proxy::start_by(command, lab.dir(), &file);
+        assert_eq!(proxy.admin_get("/readyz").0, 200, "{variable}");
+    }
 }
 
 #[test]

@@ -196,10 +196,7 @@ impl Running {
         let child = Command::new(&program.path)
             .args(&program.arguments)
             .env(VARIABLE, text)
-            // Of another process: this one's number is in them.
-            .env_remove("LISTEN_PID")
-            .env_remove("LISTEN_FDS")
-            .env_remove("LISTEN_FDNAMES")
+            // This process' number: with it the new one would take the watchdog for another's. That of LISTEN_PID says so rightly.
             .env_remove("WATCHDOG_PID")
             .stdin(Stdio::null())
             .spawn()

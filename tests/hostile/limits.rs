@@ -41,6 +41,15 @@ fn drain() {
 }
 
 #[test]
+fn drain_delay() {
+    let mut world = World::new("{drain_delay: 300ms}");
+    let begun = Instant::now();
+    world.proxy.signal(libc::SIGTERM);
+    assert!(world.proxy.ended().success());
+    assert!(begun.elapsed() >= Duration::from_millis(300) && begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn upstream_connections() {
     let origin = Origin::start(app);
     let lab = Lab::new();

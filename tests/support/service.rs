@@ -31,10 +31,10 @@ impl Service {
         let notify = UnixDatagram::bind(&path).unwrap();
         notify.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let (stdout, stderr) = (lab.path("stdout.log"), lab.path("stderr.log"));
-        // LISTEN_PID is the process' own, which only itself can know before it runs the program.
+        // The process' own number, which only itself can know before it runs the program.
         let mut command = Command::new("sh");
-        let script = if sockets.is_empty() { "exec \"$0\" \"$@\"" } else { "LISTEN_PID=$$ exec \"$0\" \"$@\"" };
-        command.args(["-c", script]).arg(program).args(["run", "-c", "vestibule.yaml"]);
+        let script = if sockets.is_empty() { "" } else { "LISTEN_PID=$$ " };
+        command.args(["-c", &format!("WATCHDOG_PID=$$ {script}exec \"$0\" \"$@\"")]).arg(program).args(["run", "-c", "vestibule.yaml"]);
         command.current_dir(lab.dir()).env("NOTIFY_SOCKET", &path).envs(env.iter().copied()).stdin(Stdio::null());
         command.stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
         if !sockets.is_empty() {

@@ -175,6 +175,7 @@ fn a_server_is_who_its_certificate_says_and_nobody_else_gets_a_request() {
     let mutual = App::ok(asking.clone());
     let (misnamed, expired, foreign) = (App::ok(by_name.clone()), App::ok(expired), App::ok(stranger.server(&["127.0.0.1"], never)));
     let (anonymous, one) = (App::ok(asking), App::ok(http1));
+    let without = App::ok(ca.server(&["127.0.0.1"], never));
     let apps = [
         ("address", address.upstream(trusted)),
         ("named", named.upstream("tls: {ca: [apps-ca.pem], server_name: wiki.internal}")),
@@ -185,6 +186,7 @@ fn a_server_is_who_its_certificate_says_and_nobody_else_gets_a_request() {
         ("foreign", foreign.upstream(trusted)),
         ("anonymous", anonymous.upstream(trusted)),
         ("one", one.upstream("protocol: h2, tls: {ca: [apps-ca.pem]}")),
+        ("without", without.upstream("protocol: h2, tls: {ca: [apps-ca.pem]}")),
     ];
     let proxy = lab.start(&config(&apps));
     for (name, app, sni, certified) in [
@@ -205,6 +207,7 @@ fn a_server_is_who_its_certificate_says_and_nobody_else_gets_a_request() {
         ("expired", &expired, "certificate expired"),
         ("foreign", &foreign, "UnknownIssuer"),
         ("one", &one, "does not offer HTTP/2"),
+        ("without", &without, "expected ALPN `h2`, found nothing"),
     ] {
         for _ in 0..3 {
             let answer = get(&proxy, name, "/secret");
