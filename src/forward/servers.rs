@@ -295,6 +295,12 @@ impl Named {
         held(&self.places).all.clone()
     }
 
+    /// Keeps whoever wants its addresses waiting.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> impl Sized + '_ {
+        held(&self.places)
+    }
+
     pub(super) fn looked(&self) -> Option<Looked> {
         held(&self.places).looked.clone()
     }
