@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -233,4 +234,43 @@ fn counts_and_connections_outlive_a_reload() {
     assert_eq!(ask(&mut free), "200");
     assert_eq!(origin.connections(), 1, "the idle connection to the app is used again");
     eventually("the new policy decided that", || (lab.decisions(7).last()?["policy_rev"] == policy(&proxy)["revision"]).then_some(()));
+}
+
+/// A list of revoked certificates that somebody puts there is to be in force, without a word to the program. Certificates and keys of listeners:
+/// tests/lifecycle.rs. What apps are trusted by: tests/upstreams.
+#[test]
+fn every_file_is_read_again_when_it_changes() {
+    let origin = Origin::answering(Reply::text("hello"));
+    let lab = Lab::new();
+    for kind in ["ca", "crl"] {
+        std::fs::copy(lab.path(&format!("certs/device-{kind}.pem")), lab.path(&format!("certs/front-{kind}.pem"))).unwrap();
+    }
+    lab.write("known.yaml", "rows:\n  - {name: pos, tls: {ja4: [\"t13d1811h1_*\"]}, stack: pos-terminal, forms: [other]}\n");
+    std::fs::create_dir(lab.path("policy.d")).unwrap();
+    lab.write("policy.d/knowledge.yaml", "owner: knowledge\nrules:\n  - {name: no-admin, when: {http.path: /admin}, then: block}\n");
+    let base = config(&origin);
+    let listeners = format!(
+        "{}\n    forwarded: {{trusted: [\"192.0.2.1\"], client_ca: [certs/front-ca.pem], client_crl: [certs/front-crl.pem]}}",
+        base.get("listeners")
+    );
+    let config = base.set("listeners", &listeners).set("fingerprints", "{known: known.yaml}").set("policy_dir", "policy.d");
+    let proxy = lab.start(&config);
+    for (file, more) in [
+        ("certs/device-ca.pem", "\n"),
+        ("certs/device-crl.pem", "\n"),
+        ("certs/front-ca.pem", "\n"),
+        ("certs/front-crl.pem", "\n"),
+        ("known.yaml", "\n"),
+        ("policy.d/knowledge.yaml", "\n"),
+        ("policy.d/new.yaml", "owner: knowledge\nrules:\n  - {name: no-login, when: {http.path: /login}, then: block}\n"),
+    ] {
+        let before = proxy.metrics().sum(RELOADS, &[]);
+        // Never half of it: a line break behind what is there, or a whole file.
+        match std::fs::OpenOptions::new().append(true).open(lab.path(file)) {
+            Ok(mut there) => there.write_all(more.as_bytes()).unwrap(),
+            Err(_) => std::fs::rename(lab.write("next", more), lab.path(file)).unwrap(),
+        }
+        eventually(&format!("{file} is read again"), || (proxy.metrics().sum(RELOADS, &[]) > before).then_some(()));
+    }
+    assert_eq!(proxy.metrics().sum(RELOADS, &[("result", "failure")]), 0.0);
 }
