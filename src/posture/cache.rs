@@ -189,10 +189,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::Cache as Sizes;
+    use crate::config::{Cache as Sizes, Texts};
     use crate::posture::edit::{Edit, Op, Voice};
     use crate::posture::store::memory::{Batch, Remembered};
-    use crate::posture::store::{Absent, Writing};
+    use crate::posture::store::{Absent, Revision, Writing};
     use crate::posture::values::{self, By, Terms};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -365,6 +365,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_policy_that_is_kept_changes_no_record() {
+        let Bench { posture, path, _folder } = &bench(|_| {});
+        enrol(path, "laptop", 1);
+        let kept = within(SECOND, posture, &proof(1), |kept| id(kept) == "laptop" && kept.generation > 0).await;
+        let mut historian = Store::open(path, Access::Write, 5 * SECOND).unwrap();
+        for number in 0..3 {
+            let (revision, how, version) = (format!("policy-{number}"), "file".to_owned(), "1".to_owned());
+            historian
+                .add_revision(&Revision { revision, at: values::now(), how, version, changed: None, texts: Texts::default() })
+                .unwrap();
+            let written = Instant::now();
+            while posture.stats().lag() > written.elapsed() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        assert_eq!(
+            posture.generation(),
+            kept.generation,
+            "all devices would be looked up anew, and not be known where the store then fails"
+        );
+        set(path, "laptop", &[("state", "lost")]);
+        within(SECOND, posture, &proof(1), |now| now.generation > kept.generation).await;
+    }
+
+    #[tokio::test]
     async fn a_key_that_moves_is_dropped_for_both() {
         let Bench { path, _folder, .. } = &bench(|_| {});
         enrol(path, "a", 1);
@@ -421,8 +446,9 @@ mod tests {
         assert!(stale > 0);
 
         std::fs::rename(&away, path).unwrap();
-        let back = within(5 * SECOND, posture, &proof(1), |kept| freshness_of(kept) == Some(Freshness::Fresh)).await;
-        assert!(back.generation > never_seen.generation);
+        // Who asks just as it comes back is told again.
+        let back = |kept: &Kept| freshness_of(kept) == Some(Freshness::Fresh) && kept.generation > never_seen.generation;
+        within(5 * SECOND, posture, &proof(1), back).await;
         assert!(posture.stats().up());
         assert_eq!(id(&posture.standing(&proof(2)).await), "unknown");
         assert!(posture.stats().lag() < 3 * SECOND);

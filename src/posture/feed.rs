@@ -40,11 +40,14 @@ enum State {
         store: Store,
         version: Option<i64>,
         cursor: Head,
-        /// The newest batch of what proxies remember.
-        batch: i64,
+        beside: Beside,
     },
     /// `left` is what the last file left behind.
-    Closed { left: Option<Left>, again: Instant, wait: Duration },
+    Closed {
+        left: Option<Left>,
+        again: Instant,
+        wait: Duration,
+    },
 }
 
 impl Feed {
@@ -137,17 +140,17 @@ impl Feed {
                 self.rose();
                 self.shared.cache.invalidate_all();
             }
-            State::Open { store, version, cursor, batch } => {
+            State::Open { store, version, cursor, beside } => {
                 let now = store.version()?;
                 if *version == Some(now) {
                     return Ok(true);
                 }
                 let (head, changes) = store.changes(cursor.seq, CHANGES_MAX)?;
                 *version = Some(now);
-                // Batches of what proxies remember are commits too, one a second, and change no record. An edit by hand that comes between the same
-                // two looks is not heard before the ttl ends.
-                let newest = newest_batch(store)?;
-                if std::mem::replace(batch, newest) != newest && changes.is_empty() && head == *cursor {
+                // What is written beside the records is committed too, and changes none of them. An edit by hand that comes between the same two looks
+                // is not heard before the ttl ends.
+                let newest = Beside::of(store)?;
+                if std::mem::replace(beside, newest) != newest && changes.is_empty() && head == *cursor {
                     return Ok(true);
                 }
                 if continues(cursor, &head, &changes) {
@@ -205,13 +208,22 @@ impl State {
         // The version before the head: what is committed in between is then seen as a change.
         let version = Some(store.version()?);
         let cursor = store.head()?;
-        let batch = newest_batch(&store)?;
-        Ok(Self::Open { store, version, cursor, batch })
+        let beside = Beside::of(&store)?;
+        Ok(Self::Open { store, version, cursor, beside })
     }
 }
 
-fn newest_batch(store: &Store) -> Result<i64, Error> {
-    Ok(store.memory()?.map_or(0, |memory| memory.rev))
+/// The newest of what proxies write beside the records: what they remember, once a second, and each policy that comes into force.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Beside {
+    batch: i64,
+    policy: i64,
+}
+
+impl Beside {
+    fn of(store: &Store) -> Result<Self, Error> {
+        Ok(Self { batch: store.memory()?.map_or(0, |memory| memory.rev), policy: store.newest_revision()? })
+    }
 }
 
 /// Whether `changes` are all that was committed between the cursor and the head. If not, history was rewritten or is too long, or somebody edited

@@ -87,3 +87,18 @@ impl Stats {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    #[test]
+    fn an_age_is_never_negative_however_the_clock_was_set_back() {
+        let (stats, now) = (Stats::new(), Timestamp::now());
+        let seen = |seconds| now + SignedDuration::from_secs(seconds);
+        stats.observed(vec![("mdm".to_owned(), seen(-60)), ("agent".to_owned(), seen(3600))]);
+        assert_eq!(stats.ages(now), [("mdm".to_owned(), Duration::from_secs(60)), ("agent".to_owned(), Duration::ZERO)]);
+    }
+}

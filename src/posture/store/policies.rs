@@ -58,6 +58,12 @@ impl Store {
         })
     }
 
+    /// Another one whenever a policy was added.
+    pub fn newest_revision(&self) -> Result<i64, Error> {
+        let Self::Sqlite(store) = self;
+        store.run(|sql| sql.prepare_cached("SELECT coalesce(max(id), 0) FROM policy")?.query_row([], |row| row.get(0)))
+    }
+
     /// The newest first, without their texts.
     pub fn revisions(&self, limit: u32) -> Result<Vec<Revision>, Error> {
         let Self::Sqlite(store) = self;

@@ -213,3 +213,26 @@ fn the_log_of_a_replaced_file_is_not_taken_for_the_new_ones() {
     let ids: Vec<String> = opened(&path).list(&Filter::default()).unwrap().into_iter().map(|d| d.id).collect();
     assert_eq!(ids, ["from-backup"]);
 }
+
+/// Most of a store is read when somebody asks for it, and that may be days after its damage.
+#[test]
+fn damage_where_nobody_has_looked_yet_is_found_when_the_store_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("devices.db");
+    let mut store = opened(&path);
+    for number in 0..300 {
+        add(&mut store, &format!("device-{number:03}")).unwrap();
+    }
+    let page: usize = store.pragma("page_size").unwrap().try_into().unwrap();
+    store.sql.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    drop(store);
+    let mut bytes = fs::read(&path).unwrap();
+    let held = |page: &[u8]| page.windows(10).any(|text| text == b"device-150");
+    let at = bytes.chunks(page).position(held).unwrap();
+    // The page says that it is of no kind that there is.
+    bytes[at * page] = 0xa5;
+    fs::write(&path, bytes).unwrap();
+    for access in [Access::Read, Access::Write, Access::Create] {
+        assert!(refused(&path, access).contains("damaged"), "{access:?}");
+    }
+}
