@@ -375,6 +375,22 @@ mod tests {
 
     const ID: &str = "0190c3a1b2c34d5e8f90a1b2c3d4e5f6";
 
+    /// hyper would drop one of two by itself; over HTTP/2 nobody would.
+    #[test]
+    fn whatever_a_client_said_of_its_framing_one_is_left() {
+        for said in [&[(CONTENT_LENGTH, "0")][..], &[(CONTENT_LENGTH, "7"), (CONTENT_LENGTH, "7")], &[(TRANSFER_ENCODING, "chunked")]] {
+            for (length, left) in [(None, ("", "chunked")), (Some(0), ("0", "")), (Some(5), ("5", ""))] {
+                let mut headers = HeaderMap::new();
+                for (name, value) in said {
+                    headers.append(name, HeaderValue::from_static(value));
+                }
+                frame(&mut headers, &Method::POST, length, true);
+                let all = |name| headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>().join(" and ");
+                assert_eq!((&*all(CONTENT_LENGTH), &*all(TRANSFER_ENCODING)), left, "{said:?} {length:?}");
+            }
+        }
+    }
+
     #[test]
     fn traceparents() {
         for good in

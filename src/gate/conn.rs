@@ -260,7 +260,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::forward::{Rates, Servers, Upstreams};
-    use crate::gate::Rules;
+    use crate::gate::{Believed, Rules};
     use crate::identify::ClientTrust;
     use crate::policy::Policy;
     use crate::posture::{Memory, Posture};
@@ -377,6 +377,30 @@ apps: [{name: wiki, owner: it, hosts: [wiki.example], upstream: {servers: ["http
         assert_eq!(late.opening(), &Opening::default());
         late.opened(seen);
         assert_eq!(late.opening(), &Opening::default(), "what was decided without it stays so");
+    }
+
+    /// Each keeps a few KiB, and a proxy can name as many as it likes.
+    #[tokio::test]
+    async fn of_the_clients_that_a_proxy_speaks_for_the_last_few_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut house = house(folder.path(), 1, None, None);
+        let trusted = vec!["127.0.0.1/32".parse().unwrap()];
+        let believed = Arc::new(Believed { trusted, askers: Vec::new(), trust: None });
+        Arc::get_mut(&mut house.rules).unwrap().believed.insert(Arc::from("edge"), believed);
+        let core = Core::new(Desk::new(Arc::new(Record::new().unwrap()), Writer(0)), Arc::new(ArcSwap::new(Arc::clone(&house.rules))));
+        let door = Arc::new(Door { listener: Arc::from("edge"), https: true, redirect_port: None, asked: false });
+        let mut conn = Conn::new(core, door, IpAddr::from([127, 0, 0, 1]));
+        conn.front = Some(Box::default());
+        let client = |n: u8| {
+            let said = [(http::HeaderName::from_static("x-forwarded-for"), HeaderValue::try_from(format!("192.0.2.{n}")).unwrap())];
+            conn.spoken_for(&house, &HeaderMap::from_iter(said)).unwrap()
+        };
+        let first = client(0);
+        (1..16).for_each(|n| drop(client(n)));
+        assert!(Rc::ptr_eq(&first, &client(0)), "one of the last sixteen");
+        (1..17).for_each(|n| drop(client(n)));
+        assert_eq!(Rc::strong_count(&first), 1, "pushed out by sixteen others");
+        assert_eq!(client(0).peer, first.peer);
     }
 
     #[test]

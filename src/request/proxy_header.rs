@@ -156,16 +156,12 @@ fn block(header: &[u8], family: u8) -> Result<ProxyHeader, Malformed> {
 
 /// Section 2.2: what stands behind the addresses, each with a type and a length.
 fn more(header: &[u8], mut block: Reader<'_>, said: &mut ProxyHeader) -> Result<(), Malformed> {
-    let mut summed = false;
     while !block.0.is_empty() {
         let before = header.len() - block.0.len();
         let (kind, value) = block.field().ok_or(Malformed("the PROXY header ends inside a TLV"))?;
         match kind {
             CRC32C => {
                 let sum: [u8; 4] = value.try_into().map_err(|_| Malformed("the PROXY header has a checksum that is not of 4 bytes"))?;
-                if std::mem::replace(&mut summed, true) {
-                    return Err(Malformed("the PROXY header has two checksums"));
-                }
                 if sum_without(header, before + 3) != u32::from_be_bytes(sum) {
                     return Err(Malformed("the PROXY header's checksum is wrong"));
                 }
@@ -296,6 +292,9 @@ mod tests {
         let target = |bytes: &[u8]| whole(bytes).target.unwrap().to_string();
         assert_eq!(target(&v2(0x21, 0x11, &FOUR)), "10.0.0.1:443");
         assert_eq!(target(b"PROXY TCP6 ::ffff:192.0.2.7 ::1 54321 443\r\n"), "[::1]:443");
+        assert_eq!(target(b"PROXY TCP6 ::1 ::ffff:10.0.0.1 54321 443\r\n"), "10.0.0.1:443");
+        let mapped = [&[0; 16][..], &[0; 10], &[255, 255, 10, 0, 0, 1], &[0, 0, 1, 0xbb]].concat();
+        assert_eq!(target(&v2(0x21, 0x21, &mapped)), "10.0.0.1:443");
         for own in [v2(0x20, 0x11, &FOUR), v2(0x21, 0x00, &[]), v2(0x21, 0x31, &[0; 216]), b"PROXY UNKNOWN\r\n".to_vec()] {
             assert_eq!(client(&own), None);
             assert_eq!(whole(&own).target, None);
@@ -328,8 +327,6 @@ mod tests {
             let told = proxy_header(&spoilt, MOST);
             assert!(told.is_err() || at == header.len() - 7, "{at}: {told:?}");
         }
-        let twice = v2(0x21, 0x11, &[&FOUR[..], &tlv(CRC32C, &[0; 4]), &tlv(CRC32C, &[0; 4])].concat());
-        assert!(proxy_header(&twice, MOST).is_err());
     }
 
     #[test]
@@ -354,15 +351,18 @@ mod tests {
             b"PROXY TCP6 fe80::1%eth0 ::1 1 2\r\n".to_vec(),
             b"PROXY UDP4 192.0.2.7 10.0.0.1 1 2\r\n".to_vec(),
             b"PROXY \xff\r\n".to_vec(),
+            "PROXY UNKNOWN \u{e9}\r\n".as_bytes().to_vec(),
             b"PROXY\r\n".to_vec(),
             long,
             v2(0x11, 0x11, &FOUR),
             v2(0x22, 0x11, &FOUR),
             v2(0x21, 0x12, &FOUR),
+            v2(0x21, 0x12, &[]),
             v2(0x21, 0x22, &[0; 36]),
             v2(0x21, 0x32, &[0; 216]),
             v2(0x21, 0x10, &FOUR),
-            v2(0x21, 0x41, &FOUR),
+            v2(0x21, 0x10, &[]),
+            v2(0x21, 0x41, &[]),
             v2(0x21, 0x11, &FOUR[..11]),
             v2(0x21, 0x21, &[0; 35]),
             v2(0x21, 0x31, &[0; 215]),

@@ -219,3 +219,25 @@ fn a_folder_that_cannot_be_made_is_an_error() {
     let error = check(&settings).unwrap_err().to_string();
     assert!(error.contains("none can be made") && error.contains("data: No such file"), "a link to nothing: {error}");
 }
+
+#[test]
+fn what_is_far_too_much_for_a_folder_of_keys_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path());
+    let kid = put(&settings.keys, "one.pem");
+    // One key in a thousand files is one key.
+    for n in 1..MOST {
+        fs::hard_link(settings.keys.join("one.pem"), settings.keys.join(format!("{n}.pem"))).unwrap();
+    }
+    assert_eq!(at(&settings, now()), (kid.clone(), vec![kid], None));
+    fs::hard_link(settings.keys.join("one.pem"), settings.keys.join("more.pem")).unwrap();
+    let error = check(&settings).unwrap_err().to_string();
+    assert!(error.contains("more than 1000 keys"), "{error}");
+    // A key behind as much text as no key has is not looked for.
+    for (name, before, sound) in [("short", 100, true), ("long", LARGEST, false)] {
+        let settings = Assertion { keys: folder.path().join(name), ..settings.clone() };
+        fs::create_dir(&settings.keys).unwrap();
+        fs::write(settings.keys.join("one.pem"), format!("{}\n{}", "#".repeat(usize::try_from(before).unwrap()), pem())).unwrap();
+        assert_eq!(check(&settings).is_ok(), sound, "{name}");
+    }
+}

@@ -313,3 +313,39 @@ fn a_reload_keeps_connections_and_what_is_known_of_servers() {
         assert_eq!((app.accepted.get(), heads.borrow().len()), (1, 2));
     });
 }
+
+#[test]
+fn a_server_that_takes_no_connection_is_given_up_in_time() {
+    worker(async {
+        // Its queue has room for hardly any, and nobody takes them out.
+        let deaf = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        deaf.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        deaf.listen(0).unwrap();
+        let address = deaf.local_addr().unwrap().as_socket().unwrap();
+        let queued: Vec<_> =
+            std::iter::from_fn(|| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)).ok()).collect();
+        assert!(queued.len() < 10, "the queue has an end");
+        let (app, heads) = App::recording().await;
+        let mut way = Setup::of(&[&app]);
+        way.routes[0].upstream.servers = vec![server(address)];
+        way.timeouts().connect = Duration::from_millis(100);
+        let front = way.start().await;
+        assert!(front.get().await.starts_with("HTTP/1.1 502"));
+        assert!(matches!(&front.failures.borrow()[0], Failure::Unreachable(error) if error.kind() == std::io::ErrorKind::TimedOut));
+        assert!(heads.borrow().is_empty());
+    });
+}
+
+#[test]
+fn of_many_dead_servers_a_request_tries_eight() {
+    worker(async {
+        let (app, _) = App::recording().await;
+        let mut way = Setup::of(&[&app]);
+        let listeners: Vec<_> = (0..10).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        way.routes[0].upstream.servers = listeners.iter().map(|listener| server(listener.local_addr().unwrap())).collect();
+        drop(listeners);
+        let front = way.start().await;
+        assert!(front.get().await.starts_with("HTTP/1.1 502"));
+        assert_eq!(front.servers.up().filter(|(_, _, up)| *up == Some(false)).count(), 8);
+    });
+}
