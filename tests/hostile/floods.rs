@@ -61,6 +61,35 @@ fn rapid_reset_cve_2023_44487() {
     assert!(world.origin.received().iter().filter(|r| r.line().contains("/hang")).count() < 2000, "the app saw little of it");
 }
 
+/// h2 counts the resets of streams that it has not handed over yet. These have been: whoever sees a PING answered knows that what it sent before was read.
+#[test]
+fn rapid_reset_of_requests_that_run() {
+    const AT_ONCE: u32 = 50;
+    let mut world = World::new("{}");
+    let head = h2::block(&h2::get("wiki.localhost", "/hang"));
+    let mut rounds = 0;
+    ended(&mut world, |h2| {
+        while rounds < 200 {
+            let ids = (0..AT_ONCE).map(|nth| stream(rounds * AT_ONCE + nth));
+            let open: Vec<u8> = ids.clone().flat_map(|id| h2::frame(h2::HEADERS, h2::END_HEADERS | h2::END_STREAM, id, &head)).collect();
+            if !h2.write(&[open, h2::frame(h2::PING, 0, 0, b"all read")].concat()) {
+                break;
+            }
+            loop {
+                match h2.read() {
+                    Some(frame) if frame.kind == h2::PING => break,
+                    Some(_) => {}
+                    None => return 0,
+                }
+            }
+            h2.write(&ids.flat_map(|id| h2::frame(h2::RST_STREAM, 0, id, &[0, 0, 0, 8])).collect::<Vec<u8>>());
+            rounds += 1;
+        }
+        if rounds < 200 { 0 } else { FRAMES }
+    });
+    assert!(rounds > 10, "a few resets are no flood: {rounds} rounds");
+}
+
 /// The server is made to reset its own streams, again and again.
 #[test]
 fn made_you_reset_cve_2025_8671() {

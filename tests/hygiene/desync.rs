@@ -121,10 +121,12 @@ fn h2_cl_and_h2_te_say_nothing_to_the_app() {
         h2.write(&h2::frame(h2::DATA, h2::END_STREAM, stream, SMUGGLED.as_bytes()));
         h2.outcome(stream)
     };
+    let length = &*SMUGGLED.len().to_string();
     for fields in [
         &[("content-length", "0")][..],
         &[("content-length", "4")],
         &[("content-length", "0"), ("content-length", "77")],
+        &[("content-length", length), ("content-length", length)],
         &[("content-length", "")],
         &[("content-length", "0,0")],
         &[("transfer-encoding", "chunked")],
@@ -147,6 +149,14 @@ fn h2_cl_and_h2_te_say_nothing_to_the_app() {
     let outcome = h2.outcome(stream);
     assert!(outcome.status == 400 || outcome.reset.is_some() || outcome.goaway.is_some(), "{outcome:?}");
     assert_eq!(world.lines(), Vec::<String>::new());
+    // The truth about a body that has no bytes and ends later than its head: the app is told one framing, not two.
+    let mut h2 = world.h2();
+    let stream = h2.open(&[&h2::post("wiki.localhost", "/front")[..], &[("content-length", "0")]].concat(), false);
+    h2.write(&h2::frame(h2::DATA, h2::END_STREAM, stream, b""));
+    assert_eq!(h2.outcome(stream).status, 200);
+    for received in world.received() {
+        assert_eq!(received.header("content-length").len() + received.header("transfer-encoding").len(), 1, "{}", received.text());
+    }
 }
 
 /// Chunk sizes that some read as another number, or as none. The right reading keeps the request in the body; any other would let it out.
@@ -334,6 +344,51 @@ fn every_request_of_a_connection_is_judged_by_itself() {
     );
 }
 
+/// What one request was answered is no answer for another that differs in anything that the rules read.
+#[test]
+fn no_request_borrows_the_decision_of_another() {
+    let origin = Origin::answering(Reply::text("ok"));
+    let lab = Lab::new();
+    let app = |name: &str, hosts: &str, rules: &str| {
+        format!(
+            "\n  - {{name: {name}, owner: knowledge, hosts: [{hosts}], upstream: {{servers: [\"{}\"]}}, rules: [{rules}]}}",
+            origin.url()
+        )
+    };
+    let picky = "{name: method, when: {http.method: DELETE}, then: block}, {name: host, when: {http.host: b.corp.example}, then: block}, \
+                 {name: embargo, when: {http.header.x-embargo: \"yes\"}, then: block}, {name: rest, then: forward}";
+    let apps = [
+        app("open", "wiki.localhost", "{name: all, then: forward}"),
+        app("shut", "odd.corp.example", "{name: all, then: block}"),
+        app("picky", "a.corp.example, b.corp.example", picky),
+    ];
+    let proxy = lab.start(&World::config(&origin).set("apps", &apps.concat()));
+    let world = World { lab, origin, proxy };
+    let mut tls = RawTls::connect(&world.proxy, &world.lab, "wiki.localhost", None);
+    let mut h2 = world.h2();
+    let a = "a.corp.example";
+    for (method, host, embargo, expected) in [
+        ("GET", "wiki.localhost", &[][..], 200),
+        ("GET", "odd.corp.example", &[], 403),
+        ("GET", "wiki.localhost", &[], 200),
+        ("GET", a, &[], 200),
+        ("GET", "b.corp.example", &[], 403),
+        ("DELETE", a, &[], 403),
+        ("GET", a, &["yes"], 403),
+        ("GET", a, &["no"], 200),
+        ("GET", a, &["no", "yes"], 403),
+        ("GET", a, &[], 200),
+    ] {
+        let lines: String = embargo.iter().map(|value| format!("X-Embargo: {value}\r\n")).collect();
+        let answer = tls.ask(&format!("{method} / HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n"));
+        assert_eq!(status(&answer), expected, "HTTP/1.1 {method} {host} {embargo:?}");
+        let head = [(":method", method), (":scheme", "https"), (":authority", host), (":path", "/")];
+        let fields = embargo.iter().map(|value| ("x-embargo", *value));
+        let outcome = h2.ask(&head.into_iter().chain(fields).collect::<Vec<_>>());
+        assert_eq!(outcome.status, expected, "HTTP/2 {method} {host} {embargo:?}");
+    }
+}
+
 /// Expect, plain and in disguise: what the client says of it does not reach the app, and the body is where it belongs.
 #[test]
 fn expect_moves_no_body_and_does_not_pass_on_as_it_came() {
@@ -366,8 +421,9 @@ fn expect_moves_no_body_and_does_not_pass_on_as_it_came() {
     assert_eq!(h2.outcome(stream).status, 200);
     let received = world.received();
     assert_eq!(received.len(), carried_on + 1);
-    // Ours to ask, in the one spelling that means something; never the client's own words.
-    assert!(received.iter().flat_map(|r| r.header("expect")).all(|value| value == "100-continue"));
+    // Ours to ask where the client has, in the one spelling that means something; never the client's own words.
+    let asked: Vec<Vec<String>> = received.iter().map(|r| r.header("expect")).filter(|values| !values.is_empty()).collect();
+    assert_eq!(asked, vec![vec!["100-continue".to_owned()]; 4], "for the two in one word, and for both with a tab that is no part of it");
 }
 
 /// HTTP/1.0 keeps a connection only when asked, has no chunks, and nothing that it says of them counts.

@@ -298,6 +298,8 @@ fn an_offer_of_http2_without_tls_is_passed_over_and_never_reaches_the_app() {
     let statuses: Vec<u16> = answer.match_indices("HTTP/1.1 ").map(|(at, _)| status(&answer[at..])).collect();
     assert_eq!(statuses, [200, 403, 200], "no tunnel: each request meets the policy: {answer}");
     assert_eq!(world.lines(), ["GET /one HTTP/1.1", "GET /two HTTP/1.1"]);
+    // Nor where no `Connection` names it.
+    assert_eq!(status(&world.get("/three", "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n")), 200);
     for received in world.received() {
         assert_eq!((received.header("upgrade"), received.header("http2-settings")), (vec![], vec![]));
     }

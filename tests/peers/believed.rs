@@ -177,10 +177,26 @@ fn fingerprints_are_those_that_the_proxy_took() {
         assert_eq!(world.origin.wait(n)[n - 1].header("x-tls-ja4").first().map(String::as_str), seen, "{fields}");
     }
     let h2 = |line: &Value| line["wire"]["h2"].as_str().map(str::to_owned);
+    let ja3 = |line: &Value| line["wire"]["ja3"].as_str().map(str::to_owned);
     assert_eq!(h2(&world.lab.decisions(5)[0]).as_deref(), Some("1:65536|15663105|0|m,a,s,p"));
     assert_eq!(world.stranger("plain").status(&asked("docs.corp.example", &said(ja4))), 200);
     assert!(world.line(6)["wire"]["ja4"].is_null());
     assert!(world.origin.wait(6)[5].header("x-tls-ja4").is_empty());
+    // What is none is passed over, one by one.
+    let (md5, largest) = ("0123456789abcdef".repeat(2), format!("{}|0|0|m", "1".repeat(506)));
+    for (n, (name, value, is_one)) in (7..).zip([
+        ("X-JA3-Fingerprint", md5.clone(), true),
+        ("X-JA3-Fingerprint", md5.to_uppercase(), false),
+        ("X-JA3-Fingerprint", md5[1..].to_owned(), false),
+        ("X-HTTP2-Fingerprint", largest.clone(), true),
+        ("X-HTTP2-Fingerprint", format!("1{largest}"), false),
+        ("X-HTTP2-Fingerprint", "1:65536|0|m".to_owned(), false),
+        ("X-HTTP2-Fingerprint", "1:65536|0|0|m, a".to_owned(), false),
+    ]) {
+        assert_eq!(proxy.status(&asked("docs.corp.example", &format!("X-Forwarded-For: 192.0.2.7\r\n{name}: {value}\r\n"))), 200);
+        let line = world.line(n);
+        assert_eq!(ja3(&line).or(h2(&line)), is_one.then_some(value.clone()), "{name}: {value}");
+    }
 }
 
 #[test]
@@ -233,6 +249,24 @@ fn a_reload_takes_belief_away_from_connections_that_are_there() {
     let received = world.origin.wait(2).pop().unwrap();
     assert_eq!(received.header("x-forwarded-for"), ["127.0.0.1"]);
     assert_ne!(received.header("x-request-id"), ["theirs"]);
+}
+
+#[test]
+fn a_reload_takes_belief_away_from_answers_that_run() {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n".to_vec();
+    let (lab, origin) = (Lab::new(), Origin::answering(Reply::Hang([head, b"begun".to_vec()].concat())));
+    let config = World::config(&origin);
+    let proxy = lab.start(&config);
+    let mut front = Peer::from("127.0.0.1", proxy.addr("plain"));
+    front.send(from("10.1.2.3"));
+    let mut begun = [0; 12];
+    front.0.read_exact(&mut begun).unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 200");
+    // The office may read on; nobody says any more that it is the office.
+    lab.configure(&config.replace("[127.0.0.1, 10.9.0.0/16]", "[10.9.0.0/16]"));
+    proxy.signal(libc::SIGHUP);
+    assert!(front.rest().ends_with(b"begun"), "cut, as far as it came");
+    assert_eq!(lab.decisions(1)[0]["peer"], "10.1.2.3");
 }
 
 #[test]

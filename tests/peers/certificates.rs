@@ -219,3 +219,16 @@ fn a_chain_comes_in_and_goes_out() {
     assert_eq!(received.header("client-cert"), [item(&chain[0])]);
     assert_eq!(received.header("client-cert-chain"), [item(&chain[1])]);
 }
+
+#[test]
+fn a_listener_that_takes_no_certificates_does_not_even_read_them() {
+    let world = World::new();
+    let laptop = world.lab.device("laptop", "ownership=corporate state=approved");
+    let said = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n";
+    for (n, certificate) in (1..).zip([item(&der(&laptop)), "nonsense".to_owned()]) {
+        let fields = format!("{said}Client-Cert: {certificate}\r\n");
+        assert_eq!(world.connect("redirect").status(&asked("git.localhost", &fields)), 200, "{certificate}");
+        assert_eq!((&world.line(n)["device"], &world.line(n)["standing"]), (&Value::Null, &"device.unknown".into()));
+        assert!(world.origin.wait(n)[n - 1].header("client-cert").is_empty());
+    }
+}
