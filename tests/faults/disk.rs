@@ -38,6 +38,8 @@ fn a_full_disk_stops_no_request_and_costs_no_device() {
         let proxy = lab.start(&config);
         assert_eq!(get(&proxy, &lab, &laptop).status, 200);
         assert_eq!(gauge(&proxy, "vestibule_decision_log_up"), 1.0);
+        // With a line in the log there is room for a part of some next one, and no more.
+        proxy.metric_reaches("vestibule_decision_log_total", &[("result", "written")], 1.0);
         fill(&disk.join("filler"));
         // Requests go on; what cannot be written is counted and shown.
         eventually("the log is down", || {
