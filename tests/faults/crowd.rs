@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Instant;
 
-use super::support::{DEADLINE, Lab, Origin, Proxy, RawTls, Reply, eventually};
+use super::support::{DEADLINE, Lab, Origin, Proxy, RawTls, Reply, eventually, program};
 use super::{FIT, HOST, config, gauge, get};
 
 const PLAIN: usize = 9_000;
@@ -42,10 +42,12 @@ fn ten_thousand_idle_connections_harm_nobody() {
     let origin = Origin::answering(Reply::text("hello"));
     let lab = Lab::new();
     let config = config(&origin).set("limits", "{idle: 10m, connections_per_peer: 4096}");
-    lab.configure(&config);
+    let file = lab.configure(&config);
     let laptop = lab.device("laptop", FIT);
-    // The program raises its own soft limit.
-    let proxy = lab.start(&config);
+    // The program raises its own soft limit, from what service managers start it with.
+    let mut command = program("prlimit");
+    command.arg(format!("--nofile=1024:{}", limit.rlim_max)).arg(env!("CARGO_BIN_EXE_vestibule"));
+    let proxy = Proxy::start_by(command, lab.dir(), &file);
     assert_eq!(get(&proxy, &lab, &laptop).status, 200);
     let (plain, before) = (proxy.addr("plain"), memory(&proxy));
     let ask = |stream: &mut TcpStream| {
