@@ -268,8 +268,9 @@ impl Watch {
                     }
                     return taken;
                 }
+                // hyper refuses a line without a colon.
                 b'\n' => {
-                    self.at = At::Lost;
+                    self.at = At::Line;
                     return taken;
                 }
                 byte => match self.name.get_mut(self.named) {
@@ -428,6 +429,17 @@ mod tests {
             let text = head(stays);
             for size in 1..=text.len() {
                 assert_ne!(watched(&text, size), text.as_bytes(), "{stays:?} in {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_without_a_colon_is_a_line_however_the_bytes_arrive() {
+        for text in ["f\nU@\n\n", "f\nup\n\n", "f\nc\r\n\n"] {
+            for size in 1..=text.len() {
+                let mut watch = Watch::default();
+                text.as_bytes().to_vec().chunks_mut(size).for_each(|piece| watch.pass(piece));
+                assert!(watch.is_between(), "{text:?} in {size}");
             }
         }
     }
