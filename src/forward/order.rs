@@ -92,15 +92,16 @@ impl Client {
     pub fn new(peer: IpAddr, https: bool, via: &[IpAddr]) -> Self {
         let proto = if https { "https" } else { "http" };
         // RFC 7239 section 6: an IPv6 address stands in brackets, and so in quotes.
-        let node = |ip: &IpAddr| match ip {
-            IpAddr::V4(v4) => format!("for={v4}"),
-            IpAddr::V6(v6) => format!("for=\"[{v6}]\""),
+        let node = |ip: &IpAddr, text: &str| match ip {
+            IpAddr::V4(_) => ["for=", text].concat(),
+            IpAddr::V6(_) => ["for=\"[", text, "]\""].concat(),
         };
-        let forwarded = format!("{};proto={proto};host=", node(&peer));
         let (mut chain, mut through) = (peer.to_string(), String::new());
+        let forwarded = [&node(&peer, &chain), ";proto=", proto, ";host="].concat();
         for proxy in via {
-            let _ = write!(chain, ", {proxy}");
-            let _ = write!(through, ", {}", node(proxy));
+            let text = proxy.to_string();
+            chain.extend([", ", &text]);
+            through.extend([", ", &node(proxy, &text)]);
         }
         Self {
             source: SocketAddr::new(peer, 0),
@@ -151,8 +152,8 @@ impl Client {
             let _ = write!(text, ":{port}");
         }
         let quoted = text.contains([':', '[']);
-        let (before, through) = (&self.forwarded, &self.through);
-        let forwarded = if quoted { format!("{before}\"{text}\"{through}") } else { format!("{before}{text}{through}") };
+        let quote = if quoted { "\"" } else { "" };
+        let forwarded = [&self.forwarded, quote, &text, quote, &self.through].concat();
         let named = Named { host: value(&text), forwarded: value(&forwarded) };
         *last = Some((host.clone(), port, named.clone()));
         named
@@ -197,8 +198,8 @@ impl Identity {
 /// A field value of any text: what a field may not hold, and `%`, goes as `%XX`. Ids and names come from sources that need not know HTTP.
 pub(super) fn value(text: &str) -> HeaderValue {
     let plain = |b: &u8| matches!(b, b' '..=b'~') && *b != b'%';
-    let trimmed = text.trim_matches(' ').len() == text.len();
-    if trimmed && text.as_bytes().iter().all(plain) {
+    let trimmed = !text.starts_with(' ') && !text.ends_with(' ');
+    if trimmed && text.as_bytes().iter().fold(true, |all, b| all & plain(b)) {
         return HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
     }
     let mut escaped = String::with_capacity(text.len() + 8);

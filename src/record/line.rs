@@ -308,7 +308,8 @@ fn key(out: &mut Vec<u8>, name: &str) {
 }
 
 fn string(out: &mut Vec<u8>, value: &str) {
-    if value.bytes().all(|c| c >= b' ' && c != b'"' && c != b'\\') {
+    // Folded rather than searched: nearly all are plain to their end, and many bytes are then looked at in one step.
+    if value.bytes().fold(true, |plain, c| plain & (c >= b' ' && c != b'"' && c != b'\\')) {
         out.push(b'"');
         out.extend_from_slice(value.as_bytes());
         return out.push(b'"');
