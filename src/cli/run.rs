@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::failure::Failure;
-use crate::site::{self, Program, Running, Serves, Successor};
+use crate::site::{self, Program, Running, Serves};
 
 /// Run the proxy
 ///
@@ -190,8 +190,7 @@ async fn upgrade(running: &Arc<Running>, signals: &mut Signals, program: &Progra
     let started = tokio::select! {
         started = &mut starting => started.ok()?,
         () = signals.end() => {
-            // It may be on its way all the same.
-            tokio::spawn(async { starting.await.map(|started| started.map(Successor::end)) });
+            // One that is on its way all the same ends as nobody takes it.
             return Some(End::Told);
         }
     };
@@ -207,12 +206,14 @@ async fn upgrade(running: &Arc<Running>, signals: &mut Signals, program: &Progra
     let serves = tokio::select! {
         serves = line => serves.ok().flatten(),
         () = signals.end() => {
-            successor.end();
             return Some(End::Told);
         }
     };
     match serves {
-        Some(serves) => Some(End::Succeeded { by, serves }),
+        Some(serves) => {
+            successor.serves();
+            Some(End::Succeeded { by, serves })
+        }
         None => {
             let error = tokio::task::spawn_blocking(move || successor.gone()).await.ok()?;
             tracing::error!(%error, "the program was not replaced; this one goes on");

@@ -126,7 +126,8 @@ impl Parsed {
             lint(Whole { main, owned: &owned, names: &names, policy: &policy }, out);
         }
         self.exceptions = main.objects("exceptions", &shapes::EXCEPTION).map(|obj| obj.place_of("until")).collect();
-        let asks = main.objects("apps", &shapes::APP).find(|app| app.flag("assertion"));
+        let asks =
+            std::iter::once(&main).chain(&owned).flat_map(|file| file.objects("apps", &shapes::APP)).find(|app| app.flag("assertion"));
         let keys = main.object("assertion", &shapes::ASSERTION);
         self.keys = asks.map(|app| if keys.present() { keys.place_of("keys") } else { app.place_of("assertion") });
         self.named = serving.files;

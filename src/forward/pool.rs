@@ -245,14 +245,15 @@ impl Server {
         links.iter().any(|link| link.whose == whose && link.room() == Room::Some || whose.is_some() && link.is_idle())
     }
 
-    /// Told once each time that a connection comes back or ends.
+    /// Told when a connection comes back, ends, or has come to be of use to others.
     pub(super) fn freed(&self) -> &Notify {
         &self.freed
     }
 
-    /// A connection came back or ended. Where it may be of use to one client alone, all who wait look: the first of them may be another's.
+    /// A connection came back or ended. Where a stream may be of use to one client alone, all who wait look: the first of them may be another's. Over
+    /// HTTP/1.1 whoever looks closes another's and opens its own.
     fn free(&self) {
-        if self.is_told() {
+        if self.is_told() && self.reach.protocol != Protocol::Http1 {
             self.freed.notify_waiters();
         } else {
             self.freed.notify_one();
@@ -414,6 +415,10 @@ impl Server {
         let conn = self.lend(&link);
         if generation == self.generation.get() {
             self.links.borrow_mut().push(link);
+            // More of the same client's may wait for room than the one that made it.
+            if whose.is_some() {
+                self.free();
+            }
         }
         self.sweep();
         Ok(conn)

@@ -145,11 +145,11 @@ impl Feed {
                 if *version == Some(now) {
                     return Ok(true);
                 }
+                // What is written beside the records is committed too, and changes none of them. An edit by hand that comes between the same two looks
+                // is not heard before the ttl ends. First, for what is committed after it is seen at the next look.
+                let newest = Beside::of(store)?;
                 let (head, changes) = store.changes(cursor.seq, CHANGES_MAX)?;
                 *version = Some(now);
-                // What is written beside the records is committed too, and changes none of them. An edit by hand that comes between the same two looks
-                // is not heard before the ttl ends.
-                let newest = Beside::of(store)?;
                 if std::mem::replace(beside, newest) != newest && changes.is_empty() && head == *cursor {
                     return Ok(true);
                 }

@@ -71,7 +71,7 @@ metrics! {
     CONNECTIONS = Kind::Gauge, "vestibule_connections", ["listener"],
         "Open client connections.";
     ACCEPTING_PAUSED = Kind::Gauge, "vestibule_accepting_paused", ["listener"],
-        "Sockets of each listener, one a worker and address, that take no connections for now: too few file descriptors are left.";
+        "Sockets of each listener, one a worker and address, that take no connections for now, for lack of file descriptors or memory.";
     REJECTED = Kind::Counter, "vestibule_rejected_total", ["reason"],
         "Connections ended and bytes that never became a request.";
     TLS_HANDSHAKES = Kind::Counter, "vestibule_tls_handshakes_total", ["result"],

@@ -1,10 +1,11 @@
 //! Writing the decision log: whole lines, also when two processes write to one file for a while.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where the decision log goes.
 pub enum Out {
@@ -36,6 +37,24 @@ pub struct OutFile {
     rotate: u64,
     /// The length to rotate at: `rotate`, or more after it could not be done.
     due: u64,
+    patience: Duration,
+}
+
+/// How long to wait for the lock. Who writes holds it for a moment; but whoever may read the file can hold it as well, and for as long as they like.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Locks the file if that can be done within the patience, of which nothing is left when it cannot, and all when it can. What may come of a file that
+/// is written to without is an empty line, or one rotation that takes place twice: better than a log that stands still.
+fn lock(file: &File, patience: &mut Duration) {
+    let began = Instant::now();
+    while let Err(TryLockError::WouldBlock) = file.try_lock() {
+        if began.elapsed() >= *patience {
+            *patience = Duration::ZERO;
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    *patience = PATIENCE;
 }
 
 impl Out {
@@ -47,7 +66,7 @@ impl Out {
 
     pub fn open(path: &Path, rotate: u64) -> io::Result<Self> {
         let (file, length) = opened(path)?;
-        Ok(Self::File(OutFile { path: path.to_owned(), file: Some(file), length, rotate, due: rotate }))
+        Ok(Self::File(OutFile { path: path.to_owned(), file: Some(file), length, rotate, due: rotate, patience: PATIENCE }))
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -91,7 +110,7 @@ impl OutFile {
         }
         let Some(open) = &mut self.file else { return Err(io::Error::other("the log is closed")) };
         // Who opens it meanwhile would take what is there of a line for one that was cut.
-        let _ = open.lock();
+        lock(open, &mut self.patience);
         if let Err((error, written)) = write_all(open, bytes) {
             // A line cut by a full disk must not run into the next one. Another process may have appended behind it: those lines are not ours to cut.
             if let (Ok(end), Ok(of)) = (open.stream_position(), open.metadata())
@@ -114,7 +133,7 @@ impl OutFile {
         // While one process takes another's place both write here: only one may move the file away, or the second would put the new, all but
         // empty one in the place of the first. The lock goes with the file.
         if let Some(file) = self.file.take() {
-            let _ = file.lock();
+            lock(&file, &mut self.patience);
             let here = |of: std::fs::Metadata| (of.dev(), of.ino());
             let ours = file.metadata().map(here).ok();
             match std::fs::metadata(&self.path).map(here) {
@@ -184,7 +203,7 @@ fn opened(path: &Path) -> io::Result<(File, u64)> {
         return Ok((file, 0));
     }
     // Not in the middle of another process' write.
-    let _ = file.lock();
+    lock(&file, &mut PATIENCE.clone());
     let mut length = file.seek(SeekFrom::End(0))?;
     if length > 0 {
         file.seek(SeekFrom::End(-1))?;
@@ -239,6 +258,25 @@ mod tests {
         two.write(b"two: 2, longer than what is left there\n").unwrap();
         assert_eq!(read(&dir.path().join("log.1")), "one: 1\ntwo: 1\none: 2\n");
         assert_eq!(read(&path), "one: 3\ntwo: 2, longer than what is left there\n");
+    }
+
+    #[test]
+    fn who_holds_the_lock_for_good_holds_up_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        File::create(&path).unwrap();
+        let holder = File::open(&path).unwrap();
+        holder.lock().unwrap();
+        let patience = |out: &Out| if let Out::File(file) = out { file.patience } else { panic!("a file") };
+        let mut out = Out::open(&path, 20).unwrap();
+        out.write(b"one\n").unwrap();
+        assert_eq!(patience(&out), Duration::ZERO, "it is not waited for again");
+        out.write(b"two\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        // It holds the old file; the new one is written as ever.
+        out.write(b"three, and more of it\n").unwrap();
+        assert_eq!(patience(&out), PATIENCE);
+        assert_eq!(std::fs::read_to_string(dir.path().join("log.1")).unwrap(), "one\ntwo\n");
     }
 
     #[test]

@@ -133,7 +133,8 @@ impl Program {
 /// The new process, on its way.
 #[derive(Debug)]
 pub struct Successor {
-    child: Child,
+    /// Ended with this, unless it serves.
+    child: Option<Child>,
     line: Option<UnixStream>,
 }
 
@@ -201,13 +202,13 @@ impl Running {
             .stdin(Stdio::null())
             .spawn()
             .map_err(failed)?;
-        Ok(Successor { child, line: Some(line) })
+        Ok(Successor { child: Some(child), line: Some(line) })
     }
 }
 
 impl Successor {
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.as_ref().map_or(0, Child::id)
     }
 
     /// What to wait on for the new process to serve. Blocks for at most `PATIENCE`.
@@ -234,17 +235,25 @@ impl Successor {
     pub fn gone(mut self) -> UpgradeError {
         // It closes the line as it ends, a moment before its end can be seen.
         for _ in 0..100 {
-            if let Ok(Some(status)) = self.child.try_wait() {
+            if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
                 return UpgradeError::Ended { how: status.to_string() };
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        self.end();
         UpgradeError::Late
     }
 
-    pub fn end(mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    /// It goes on without this process.
+    pub fn serves(mut self) {
+        self.child = None;
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
