@@ -349,20 +349,4 @@ mod tests {
         assert!(find(19, br#"{"iss":"x"}"#) && find(12, br#"{"iss":"x"}"#) && !find(11, br#"{"iss":"x"}"#));
         assert!(!find(19, br#"{"iss":"y"}"#));
     }
-
-    /// What a signature costs: `cargo test --release --lib gate::assertion -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "measures"]
-    fn cost() {
-        let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
-        let one = Signer::from_pem(pem.as_bytes()).unwrap();
-        let time = |what: &str, work: &dyn Fn()| {
-            let began = std::time::Instant::now();
-            (0..2000).for_each(|_| work());
-            println!("{what}: {:.1} us", began.elapsed().as_secs_f64() * 1e6 / 2000.0);
-        };
-        let claims = [b'x'; 400];
-        time("sign", &|| drop(one.sign(&claims).unwrap()));
-        time("take a key apart", &|| drop(Signer::from_pem(pem.as_bytes()).unwrap()));
-    }
 }
