@@ -42,6 +42,8 @@ pub(super) struct Link {
     /// whether it is ready is woken in place of that stream's own task.
     requests: RefCell<SendRequest<Bytes>>,
     running: Cell<usize>,
+    /// So many at once it takes, whatever it permits: it refused another beside them, and none of them has ended since.
+    full_at: Cell<usize>,
     /// It has carried a request before.
     used: Cell<bool>,
     retired: Cell<bool>,
@@ -100,6 +102,7 @@ impl Link {
         Ok(Rc::new(Self {
             requests: RefCell::new(requests),
             running: Cell::new(0),
+            full_at: Cell::new(usize::MAX),
             used: Cell::new(false),
             retired: Cell::new(false),
             until: Cell::new(now),
@@ -116,7 +119,9 @@ impl Link {
         let mut requests = self.requests.borrow_mut();
         match requests.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Err(_)) => Room::Gone,
-            Poll::Ready(Ok(())) if self.running.get() < requests.current_max_send_streams().min(STREAMS) => Room::Some,
+            Poll::Ready(Ok(())) if self.running.get() < requests.current_max_send_streams().min(STREAMS).min(self.full_at.get()) => {
+                Room::Some
+            }
             Poll::Ready(Ok(())) | Poll::Pending => Room::None,
         }
     }
@@ -168,6 +173,15 @@ impl Lease {
         }
     }
 
+    /// The server refused the stream. Whether it had others here at that time, which explains it.
+    pub(super) fn refused(&self) -> bool {
+        let others = self.link.running.get().saturating_sub(1);
+        if others > 0 {
+            self.link.full_at.set(others);
+        }
+        others > 0
+    }
+
     /// Opens the stream. Where that fails, not a byte was sent, and the body is whole.
     pub(super) fn start(&self, head: Request<()>, body: RequestBody, pulse: &Rc<Pulse>) -> Result<Exchanged, (::h2::Error, RequestBody)> {
         let ends = body.is_end_stream();
@@ -187,7 +201,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.link.running.set(self.link.running.get().saturating_sub(1));
+        let left = self.link.running.get().saturating_sub(1);
+        self.link.running.set(left);
+        if left < self.link.full_at.get() {
+            self.link.full_at.set(usize::MAX);
+        }
         self.home.left(&self.link);
     }
 }

@@ -163,14 +163,15 @@ enum Tried {
     Again,
 }
 
-/// How often one server may refuse one request without a look at it before another server is asked.
-const REFUSALS: u8 = 2;
+/// How often one server may refuse one request without a look at it before another server is asked: of its own accord, and beside other requests on
+/// the same connection, where the next try is on another one or waits for room.
+const REFUSALS: [u8; 2] = [2, 16];
 
 /// What came of a stream of HTTP/2.
 enum Shared {
     Done(Tried),
-    /// The app did not look at the request, which is back in its place.
-    Refused(::h2::Error),
+    /// The app did not look at the request, which is back in its place. Whether it had others on the same connection.
+    Refused(::h2::Error, bool),
     /// A used connection was gone before a byte of the answer, and the request may be sent again.
     Lost,
 }
@@ -282,7 +283,7 @@ impl<'a> Exchange<'a> {
     }
 
     async fn with(&mut self, order: &Order<'_>, target: &Target) -> Tried {
-        let mut refused = 0u8;
+        let mut refused = [0u8; 2];
         loop {
             let mut began = self.begun.take().unwrap_or_else(Instant::now);
             let mut conn = match if self.fresh { None } else { target.server.reuse(began, target.whose(order)) } {
@@ -301,8 +302,13 @@ impl<'a> Exchange<'a> {
             if conn.lease().is_some() {
                 match Box::pin(self.over_http2(conn, target, began)).await {
                     Shared::Done(tried) => return tried,
-                    Shared::Refused(error) if refused == REFUSALS => return Tried::Unsent(io::Error::other(error)),
-                    Shared::Refused(_) => refused += 1,
+                    Shared::Refused(error, crowded) => {
+                        let (often, most) = if crowded { (&mut refused[1], REFUSALS[1]) } else { (&mut refused[0], REFUSALS[0]) };
+                        if *often == most {
+                            return Tried::Unsent(io::Error::other(error));
+                        }
+                        *often += 1;
+                    }
                     Shared::Lost => {
                         self.request = self.again.take().map(|copied| copied.into_request(order, target));
                         return Tried::Again;
@@ -380,7 +386,7 @@ impl<'a> Exchange<'a> {
             Ok(exchanged) => exchanged,
             Err((error, body)) => {
                 self.request = Some(Request::from_parts(kept, body));
-                return Shared::Refused(error);
+                return Shared::Refused(error, false);
             }
         };
         let mut patience = Patience { since: began, writes: 0 };
@@ -398,7 +404,8 @@ impl<'a> Exchange<'a> {
             Ok(Err(error)) if http2::is_refused(&error) => match exchanged.into_body() {
                 Some(body) => {
                     self.request = Some(Request::from_parts(kept, body));
-                    Shared::Refused(error)
+                    let crowded = error.is_reset() && conn.lease().is_some_and(|lease| lease.refused());
+                    Shared::Refused(error, crowded)
                 }
                 None => Shared::Done(Tried::Failed(Failure::Unreachable(io::Error::other(error)))),
             },

@@ -116,6 +116,8 @@ impl Origin {
         script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // The library's 128 are few where a test is a flood: who finds no room tries again after a second.
+        socket2::SockRef::from(&listener).listen(4096).unwrap();
         let origin = Self { address: listener.local_addr().unwrap(), received: Arc::default(), connections: Arc::default() };
         let (received, connections, script) = (Arc::clone(&origin.received), Arc::clone(&origin.connections), Arc::new(script));
         let wrap = Arc::new(wrap);

@@ -1,7 +1,10 @@
 //! What is sent a second time, and where.
 
+use std::collections::HashSet;
+
 use ::h2::Reason;
 use ::h2::server::Builder;
+use tokio::sync::Notify;
 
 use super::http2::{app, way};
 use super::pool::OK;
@@ -176,5 +179,41 @@ fn only_what_a_goaway_says_was_not_looked_at_is_sent_again() {
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{says:?}: {answer}");
             assert_eq!(bodies.get(), asked, "{says:?}");
         }
+    });
+}
+
+/// gRPC's own server does so, for reasons of its own.
+#[test]
+fn where_the_app_refuses_more_than_runs_there_the_others_go_elsewhere() {
+    worker(async {
+        let (held, running, go) = (RefCell::new(HashSet::new()), Rc::new(Cell::new(0)), Rc::new(Notify::new()));
+        let (count, gate) = (Rc::clone(&running), Rc::clone(&go));
+        let app = app(&Builder::new(), move |mut call| {
+            let alone = held.borrow_mut().insert(call.connection);
+            let (count, gate) = (Rc::clone(&count), Rc::clone(&gate));
+            async move {
+                if !alone {
+                    return call.answer.send_reset(Reason::REFUSED_STREAM);
+                }
+                count.set(count.get() + 1);
+                gate.notified().await;
+                call.reply("ok");
+            }
+        })
+        .await;
+        let front = way(&app).start().await;
+        let ask = || {
+            let front = front.clone();
+            spawn_local(async move { front.get().await })
+        };
+        let asks: Vec<_> = (0..6).map(|_| ask()).collect();
+        while running.get() < 6 && front.failures.borrow().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        go.notify_waiters();
+        for ask in asks {
+            assert!(ask.await.unwrap().ends_with("ok"));
+        }
+        assert_eq!(app.accepted.get(), 6);
     });
 }
