@@ -395,8 +395,7 @@ impl Leashes {
     }
 
     pub fn tell_all(&self, order: Order) {
-        let all: Vec<Rc<Leash>> = self.all.borrow().values().cloned().collect();
-        all.iter().for_each(|leash| leash.tell(order));
+        self.tell_those(order, |_| true);
     }
 
     pub fn tell_those(&self, order: Order, which: impl Fn(&Leash) -> bool) {

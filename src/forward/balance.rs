@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::Ends;
 use super::fitness::{Turn, millis};
 use super::upstreams::{App, Target};
+use super::{Ends, Order};
 use crate::config::Balance;
 
 /// Servers that one request is tried on.
@@ -35,6 +35,11 @@ struct Asked<'a> {
 }
 
 impl App {
+    /// As `pick`, for the request of an order.
+    pub(super) fn pick_for(&self, order: &Order<'_>, tried: &[u16], now: Instant) -> Option<(u16, &Target, Rank)> {
+        self.pick(|| order.key(), || order.client.ends(), tried, now)
+    }
+
     /// The server for a request that was tried on `tried`. `None`: all others are down, or there are none. `key`: whose requests stay together;
     /// `whose` it is, for servers that are told.
     pub(super) fn pick(

@@ -198,8 +198,7 @@ impl<'a> Exchange<'a> {
         let expecting = if empty { None } else { Expecting::of(&head.headers, version) };
         // There the app may be the one whose turn it is.
         let grpc = !empty && is_grpc(&head.headers);
-        let (at, target, rank) =
-            app.pick(|| order.key(), || order.client.ends(), &[], begun).ok_or_else(|| Failure::Unreachable(all_down()))?;
+        let (at, target, rank) = app.pick_for(order, &[], begun).ok_or_else(|| Failure::Unreachable(all_down()))?;
         let mut again = (empty && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)).then(|| Copied::of(&head));
         // Over HTTP/2 a body that is said to be empty may still turn out a lie: the app learns its end, not its length, and so never takes it for whole.
         let length = length.filter(|length| empty || *length > 0);
@@ -243,7 +242,7 @@ impl<'a> Exchange<'a> {
         if self.tried.len() >= balance::TRIES || now.duration_since(begun) >= self.app.timeouts.connect * 2 {
             return false;
         }
-        let Some((at, target, rank)) = self.app.pick(|| order.key(), || order.client.ends(), &self.tried, now) else { return false };
+        let Some((at, target, rank)) = self.app.pick_for(order, &self.tried, now) else { return false };
         self.full = rank == Rank::Full;
         if !self.full {
             self.turn_to(order, at, target);
@@ -254,7 +253,7 @@ impl<'a> Exchange<'a> {
     /// Another server that is quite fit for the second sending, if there is one; who stays with a server by `hash` has reasons to.
     fn next_fit(&mut self, order: &Order<'_>, begun: Instant) {
         if self.app.balance != Balance::Hash
-            && let Some((at, target, Rank::Free)) = self.app.pick(|| order.key(), || order.client.ends(), &self.tried, begun)
+            && let Some((at, target, Rank::Free)) = self.app.pick_for(order, &self.tried, begun)
         {
             self.turn_to(order, at, target);
         }
@@ -303,11 +302,11 @@ impl<'a> Exchange<'a> {
                 match Box::pin(self.over_http2(conn, target, began)).await {
                     Shared::Done(tried) => return tried,
                     Shared::Refused(error, crowded) => {
-                        let (often, most) = if crowded { (&mut refused[1], REFUSALS[1]) } else { (&mut refused[0], REFUSALS[0]) };
-                        if *often == most {
+                        let how = usize::from(crowded);
+                        if refused[how] == REFUSALS[how] {
                             return Tried::Unsent(io::Error::other(error));
                         }
-                        *often += 1;
+                        refused[how] += 1;
                     }
                     Shared::Lost => {
                         self.request = self.again.take().map(|copied| copied.into_request(order, target));

@@ -49,24 +49,20 @@ pub fn measure<F: Fn() -> Arc<Servers> + Clone + Send + Sync + 'static>(record: 
             rows.collect()
         })
     };
-    record.scraped(&names::UPSTREAM_UP, {
+    // What is known of a server is yes or no; of one that is named twice the last word.
+    let known = |metric: &'static Metric, read: fn(&Servers) -> BTreeMap<(String, String), bool>| {
         let servers = servers.clone();
-        move || {
-            let servers = servers();
-            let known = servers.up().filter_map(|(app, server, up)| Some(((app.to_string(), server.to_string()), up?)));
-            let known: BTreeMap<_, _> = known.collect();
-            known.into_iter().map(|((app, server), up)| (vec![app, server], f64::from(u8::from(up)))).collect()
-        }
+        record.scraped(metric, move || {
+            let known = read(&servers()).into_iter();
+            known.map(|((app, server), is)| (vec![app, server], f64::from(u8::from(is)))).collect()
+        })
+    };
+    known(&names::UPSTREAM_UP, |servers| {
+        servers.up().filter_map(|(app, server, up)| Some(((app.to_string(), server.to_string()), up?))).collect()
     })?;
-    record.scraped(&names::UPSTREAM_RESOLVED, {
-        let servers = servers.clone();
-        move || {
-            let servers = servers();
-            let all = servers.groups.iter().flat_map(|group| group.entries.iter().map(|entry| (&group.app, &entry.named)));
-            let known = all.filter_map(|(app, named)| Some(((app.to_string(), named.url.to_string()), named.looked()?.error.is_none())));
-            let known: BTreeMap<_, _> = known.collect();
-            known.into_iter().map(|((app, server), found)| (vec![app, server], f64::from(u8::from(found)))).collect()
-        }
+    known(&names::UPSTREAM_RESOLVED, |servers| {
+        let all = servers.groups.iter().flat_map(|group| group.entries.iter().map(|entry| (&group.app, &entry.named)));
+        all.filter_map(|(app, named)| Some(((app.to_string(), named.url.to_string()), named.looked()?.error.is_none()))).collect()
     })?;
     per_server(&names::UPSTREAM_REQUESTS, |_, named| {
         let of = |result, read: fn(&super::servers::Counts) -> &Cell| (Some(result), float(named.counts.sum(read)));

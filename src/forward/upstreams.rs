@@ -258,7 +258,7 @@ impl App {
                 for freed in &mut freed {
                     freed.as_mut().enable();
                 }
-                match self.pick(|| order.key(), || order.client.ends(), tried, Instant::now()) {
+                match self.pick_for(order, tried, Instant::now()) {
                     Some((at, target, rank)) if rank != Rank::Full => return Some((at, target)),
                     None => return None,
                     Some(_) => {}

@@ -185,10 +185,15 @@ impl Conn {
     /// Why nobody can tell who asks.
     pub(super) fn fault(&self, house: &House) -> Option<Malformed> {
         let behind = self.behind.as_ref()?;
-        match behind.by.is_none_or(|by| house.rules.believes(&self.door.listener, by)) {
-            true => behind.fault,
-            false => Some(Malformed("the connection is of a balancer that is not believed any more")),
+        if self.is_of_believed_balancer(behind, house) {
+            return behind.fault;
         }
+        Some(Malformed("the connection is of a balancer that is not believed any more"))
+    }
+
+    /// Or of none.
+    fn is_of_believed_balancer(&self, behind: &Behind, house: &House) -> bool {
+        behind.by.is_none_or(|by| house.rules.believes(&self.door.listener, by))
     }
 
     /// Whether a proxy's certificate fields, and not TLS, show the device.
@@ -202,7 +207,7 @@ impl Conn {
         let believed = house.rules.believed.get(&self.door.listener);
         let vouched =
             behind.vouched.is_empty() || believed.is_some_and(|believed| behind.vouched.iter().all(|proxy| believed.trusts(*proxy)));
-        vouched && behind.by.is_none_or(|by| house.rules.believes(&self.door.listener, by))
+        vouched && self.is_of_believed_balancer(behind, house)
     }
 
     /// The request's id, where a trusted proxy has given it one that is fit to pass on.

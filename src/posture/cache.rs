@@ -377,6 +377,7 @@ mod tests {
                 .unwrap();
             let written = Instant::now();
             while posture.stats().lag() > written.elapsed() {
+                assert!(written.elapsed() < 20 * SECOND, "nobody looks");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
