@@ -1,10 +1,11 @@
 //! The decision log's writer: a thread of its own behind a bounded queue, so that a slow disk never holds a request.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,10 +28,73 @@ pub struct Lines {
     pub count: usize,
 }
 
+#[derive(Debug)]
 enum Job {
     Write(Lines),
     Reopen,
     Stop,
+}
+
+/// What the writer has still to do.
+///
+/// A channel of the standard library wakes its receiver with a lock of its own in hand. On a core that both share the receiver runs at once, into that
+/// lock, and has to be woken twice.
+#[derive(Debug, Default)]
+struct Inbox {
+    waiting: Mutex<Waiting>,
+    bell: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    /// The writer waits for the bell.
+    asleep: bool,
+    /// The writer is gone.
+    closed: bool,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False: nobody will do it.
+    fn send(&self, job: Job) -> bool {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return false;
+        }
+        waiting.jobs.push_back(job);
+        let asleep = std::mem::take(&mut waiting.asleep);
+        drop(waiting);
+        if asleep {
+            self.bell.notify_one();
+        }
+        true
+    }
+
+    /// Takes no more, and gives back what waits.
+    fn close(&self) -> VecDeque<Job> {
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        std::mem::take(&mut waiting.jobs)
+    }
+
+    /// The next job; `None` when none came within the patience.
+    fn receive(&self, patience: Option<Duration>) -> Option<Job> {
+        let mut waiting = self.lock();
+        waiting.asleep = waiting.jobs.is_empty();
+        let still = |waiting: &mut Waiting| waiting.asleep;
+        waiting = match patience {
+            Some(patience) => {
+                self.bell.wait_timeout_while(waiting, patience, still).map_or_else(|gone| gone.into_inner().0, |(waiting, _)| waiting)
+            }
+            None => self.bell.wait_while(waiting, still).unwrap_or_else(PoisonError::into_inner),
+        };
+        waiting.asleep = false;
+        waiting.jobs.pop_front()
+    }
 }
 
 /// The queue's near end, shared by all workers.
@@ -39,7 +103,7 @@ pub struct LogQueue(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    jobs: Sender<Job>,
+    inbox: Inbox,
     waiting: AtomicUsize,
     most: usize,
     failing: AtomicBool,
@@ -63,7 +127,7 @@ impl LogQueue {
     /// Hands lines to the writer; gives back how many were dropped because the disk is too far behind.
     pub fn push(&self, lines: Lines) -> usize {
         let count = lines.count;
-        if self.0.waiting.fetch_add(count, Relaxed) + count > self.0.room() || self.0.jobs.send(Job::Write(lines)).is_err() {
+        if self.0.waiting.fetch_add(count, Relaxed) + count > self.0.room() || !self.0.inbox.send(Job::Write(lines)) {
             self.0.waiting.fetch_sub(count, Relaxed);
             self.0.crowded.store(true, Relaxed);
             return count;
@@ -112,7 +176,7 @@ impl LogQueue {
 
     /// Closes the file and opens its path anew, for external rotation.
     pub fn reopen(&self) {
-        let _ = self.0.jobs.send(Job::Reopen);
+        self.0.inbox.send(Job::Reopen);
     }
 }
 
@@ -134,9 +198,8 @@ impl LogWriter {
             LogTarget::StandardOutput => Out::standard(),
             LogTarget::File(path) => Out::open(path, config.rotate).map_err(|source| LogError { path: path.clone(), source })?,
         };
-        let (jobs, inbox) = mpsc::channel();
         let shared = Shared {
-            jobs,
+            inbox: Inbox::default(),
             waiting: AtomicUsize::new(0),
             most,
             failing: AtomicBool::new(false),
@@ -153,7 +216,7 @@ impl LogWriter {
             .name("vestibule-log".into())
             .spawn(move || {
                 let _ends: Sender<()> = ends;
-                desk.work(&inbox);
+                desk.work();
             })
             .map_err(|source| LogError { path: PathBuf::from("the writer's thread"), source })?;
         Ok(Self { queue, thread: Some(thread), ended })
@@ -165,7 +228,7 @@ impl LogWriter {
 
     /// Lines that a blocked disk or reader takes too long to take are lost: it must not keep the program from ending.
     pub fn stop(mut self) {
-        let _ = self.queue.0.jobs.send(Job::Stop);
+        self.queue.0.inbox.send(Job::Stop);
         if self.ended.recv_timeout(Self::LAST_WORDS) == Err(RecvTimeoutError::Timeout) {
             let lines = self.queue.0.waiting.load(Relaxed);
             tracing::error!(lines, "the decision log is blocked; its last lines are lost");
@@ -180,7 +243,7 @@ impl LogWriter {
 /// One that nobody stopped ends all the same, with what it has: that of a configuration that was not taken after all, for instance.
 impl Drop for LogWriter {
     fn drop(&mut self) {
-        let _ = self.queue.0.jobs.send(Job::Stop);
+        self.queue.0.inbox.send(Job::Stop);
     }
 }
 
@@ -194,28 +257,31 @@ struct Desk {
     held: Option<Lines>,
 }
 
+/// Lines that come after it, a panic's for instance, are dropped and counted as that.
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.queue.0.inbox.close();
+    }
+}
+
 impl Desk {
     const RETRY: Duration = Duration::from_secs(1);
 
-    fn work(mut self, inbox: &Receiver<Job>) {
+    fn work(mut self) {
         loop {
-            let job = match &self.held {
-                Some(_) => inbox.recv_timeout(Self::RETRY),
-                None => inbox.recv().map_err(RecvTimeoutError::from),
-            };
-            match job {
-                Ok(Job::Write(lines)) => self.write(lines),
-                Ok(Job::Reopen) => {
+            match self.queue.0.inbox.receive(self.held.as_ref().map(|_| Self::RETRY)) {
+                Some(Job::Write(lines)) => self.write(lines),
+                Some(Job::Reopen) => {
                     if let Err(error) = self.out.reopen() {
                         self.trouble(&error);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => drop(self.retry()),
-                Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Some(Job::Stop) => break,
+                None => drop(self.retry()),
             }
         }
         // A worker that had not yet heard of the next log may have written to this one.
-        while let Ok(job) = inbox.try_recv() {
+        for job in self.queue.0.inbox.close() {
             if let Job::Write(lines) = job {
                 self.write(lines);
             }
@@ -343,10 +409,9 @@ mod tests {
 
     #[test]
     fn a_required_log_refuses_before_it_drops() {
-        let (jobs, _inbox) = mpsc::channel();
         let queue = |required| {
             let shared = Shared {
-                jobs: jobs.clone(),
+                inbox: Inbox::default(),
                 waiting: AtomicUsize::new(0),
                 most: 4,
                 failing: AtomicBool::new(false),

@@ -179,7 +179,7 @@ impl Desk {
     /// Lines wait this long for company before they go to the writer.
     const FLUSH: Duration = Duration::from_millis(50);
     /// Or until so many bytes are there.
-    const BATCH: usize = 128 << 10;
+    const BATCH: usize = 256 << 10;
     /// A buffer that has room for more is not kept for other lines. One grows by doubling, so ordinary ones have less.
     const ROOM: usize = 5 * Self::BATCH / 2;
 

@@ -2,10 +2,13 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use rustix::fs::{FallocateFlags, fallocate};
 
 /// Where the decision log goes.
 pub enum Out {
@@ -37,8 +40,14 @@ pub struct OutFile {
     rotate: u64,
     /// The length to rotate at: `rotate`, or more after it could not be done.
     due: u64,
+    /// So far it has blocks, or should have.
+    reserved: u64,
     patience: Duration,
 }
+
+/// Blocks are reserved for so many bytes to come, as many as there are already within these bounds: found for many lines at once, they cost a write a
+/// third less.
+const AHEAD: RangeInclusive<u64> = 256 << 10..=16 << 20;
 
 /// How long to wait for the lock. Who writes holds it for a moment; but whoever may read the file can hold it as well, and for as long as they like.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -66,7 +75,7 @@ impl Out {
 
     pub fn open(path: &Path, rotate: u64) -> io::Result<Self> {
         let (file, length) = opened(path)?;
-        Ok(Self::File(OutFile { path: path.to_owned(), file: Some(file), length, rotate, due: rotate, patience: PATIENCE }))
+        Ok(Self::File(OutFile { path: path.to_owned(), file: Some(file), length, rotate, due: rotate, reserved: 0, patience: PATIENCE }))
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -98,7 +107,18 @@ impl OutFile {
         let (opened, at) = opened(&self.path)?;
         self.file = Some(opened);
         self.length = at;
+        self.reserved = 0;
         Ok(())
+    }
+
+    /// The file keeps its size, and goes no further than it will before it is rotated. Where it cannot be done, the write itself finds what it needs.
+    fn reserve(&mut self, bytes: u64) {
+        let end = self.length.saturating_add(bytes);
+        if let Some(file) = self.file.as_ref().filter(|_| end > self.reserved) {
+            let far = end.saturating_add(end.clamp(*AHEAD.start(), *AHEAD.end())).min(self.due).max(end);
+            let done = fallocate(file, FallocateFlags::KEEP_SIZE, self.length, far - self.length);
+            self.reserved = done.map_or(u64::MAX, |()| far);
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -108,6 +128,7 @@ impl OutFile {
         if self.file.is_none() {
             self.open()?;
         }
+        self.reserve(bytes.len() as u64);
         let Some(open) = &mut self.file else { return Err(io::Error::other("the log is closed")) };
         // Who opens it meanwhile would take what is there of a line for one that was cut.
         lock(open, &mut self.patience);
@@ -306,6 +327,26 @@ mod tests {
         let all = std::fs::read_to_string(&path).unwrap();
         assert_eq!(all.lines().filter(|line| line.len() != 699).count(), 0);
         assert_eq!(all.len(), lines.len() * 2000, "not a line more");
+    }
+
+    #[test]
+    fn blocks_are_there_before_the_lines_and_no_further_than_the_file_will_grow() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let blocks = || std::fs::metadata(&path).unwrap().blocks() * 512;
+        let mut out = Out::open(&path, 64 << 10).unwrap();
+        out.write(b"one\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n", "what is reserved is not read");
+        let able = blocks() >= 64 << 10;
+        assert!(blocks() <= 128 << 10);
+        drop(out);
+        let mut out = Out::open(&path, 16 << 20).unwrap();
+        out.write(b"two\n").unwrap();
+        assert!(!able || blocks() >= *AHEAD.start(), "where the file system can");
+        assert!(blocks() < 2 * AHEAD.start());
+        out.write(&vec![b'x'; 3 << 20]).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), (3 << 20) + 8);
+        assert!(blocks() < 7 << 20, "no more than there is");
     }
 
     #[test]
