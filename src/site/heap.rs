@@ -1,7 +1,8 @@
-//! Memory for buffers that every request takes and gives back.
+//! Memory that every request takes and gives back.
 //!
-//! hyper's read buffers and rustls' records are a little too large for what the C library keeps ready for a thread: it looks for each anew, and hands
-//! out memory that has gone cold. Here a worker keeps those it was given back, the last on top. Everything else is the C library's.
+//! A worker takes up dozens of requests before it answers the first, and the C library keeps seven blocks of a size ready for a thread, and none of the
+//! size of hyper's read buffers and rustls' records: it looks for the others anew, and hands out memory that has gone cold. Here a worker keeps those
+//! it was given back, the last on top. Everything else is the C library's.
 //!
 //! The second of the two places with `unsafe`: an allocator cannot be written without.
 
@@ -13,14 +14,16 @@ use std::ptr::null_mut;
 #[derive(Debug)]
 pub struct Heap;
 
-/// The C library is good at what is no larger.
-const SMALLEST: usize = 1025;
+/// Blocks up to this size are as large as the C library would make them anyway: eight bytes more than a multiple of sixteen.
+const SMALL: usize = 1032;
+const SMALL_STEP: usize = 16;
+const SMALL_CLASSES: usize = SMALL / SMALL_STEP + 1;
+/// Larger ones are rounded up to multiples of this.
+const STEP: usize = 512;
 /// What a connection's task keeps of it is some 10 KiB.
 const LARGEST: usize = 12 << 10;
-/// Sizes are rounded up to multiples of this.
-const STEP: usize = 512;
-const CLASSES: usize = (LARGEST - SMALLEST) / STEP + 1;
-/// Blocks of one class that a thread keeps, and of one that is larger than hyper's buffers; at most 5.5 MiB of all classes together, 512 KiB of any.
+const CLASSES: usize = SMALL_CLASSES + (LARGEST - 1) / STEP - 1;
+/// Blocks of one class that a thread keeps, and of one that is larger than hyper's buffers; at most 7.6 MiB of all classes together, 512 KiB of any.
 const MOST: usize = 64;
 const MOST_LARGE: usize = 16;
 const LARGE: usize = 8192;
@@ -73,13 +76,18 @@ impl Stack {
 
 /// The class of a layout, the same whether its thread keeps blocks or not; `None`: the C library's affair.
 fn class(layout: &Layout) -> Option<usize> {
-    let fits = (SMALLEST..=LARGEST).contains(&layout.size()) && layout.align() <= 16;
-    fits.then(|| (layout.size() - SMALLEST) / STEP)
+    match layout.size() {
+        _ if layout.align() > 16 => None,
+        size @ 1..=SMALL => Some((size + 7) / SMALL_STEP),
+        size @ 1..=LARGEST => Some(SMALL_CLASSES + (size - 1) / STEP - 2),
+        _ => None,
+    }
 }
 
 /// What blocks of a class are allocated with.
 fn layout(class: usize) -> Layout {
-    Layout::from_size_align(SMALLEST - 1 + (class + 1) * STEP, 16).unwrap_or(Layout::new::<u128>())
+    let size = if class < SMALL_CLASSES { class * SMALL_STEP + 8 } else { (class - SMALL_CLASSES + 3) * STEP };
+    Layout::from_size_align(size, 16).unwrap_or(Layout::new::<u128>())
 }
 
 fn most(class: usize) -> usize {
@@ -116,6 +124,21 @@ unsafe impl GlobalAlloc for Heap {
                 // SAFETY: a class has a size.
                 None => unsafe { System.alloc(layout(class)) },
             },
+        }
+    }
+
+    unsafe fn alloc_zeroed(&self, wanted: Layout) -> *mut u8 {
+        if class(&wanted).is_none() {
+            // SAFETY: the caller's duties are passed on.
+            return unsafe { System.alloc_zeroed(wanted) };
+        }
+        // SAFETY: the block is at least so large.
+        unsafe {
+            let block = self.alloc(wanted);
+            if !block.is_null() {
+                block.write_bytes(0, wanted.size());
+            }
+            block
         }
     }
 
@@ -177,10 +200,16 @@ mod tests {
     fn every_size_has_room_in_its_class() {
         for size in 1..20_000 {
             match class(&of(size)) {
-                None => assert!(!(SMALLEST..=LARGEST).contains(&size)),
-                Some(class) => assert!(layout(class).size() >= size && layout(class).size() < size + STEP && class < CLASSES, "{size}"),
+                None => assert!(size > LARGEST),
+                Some(class) => {
+                    let step = if size <= SMALL { SMALL_STEP } else { STEP };
+                    assert!(layout(class).size() >= size && layout(class).size() < size + step && class < CLASSES, "{size}");
+                }
             }
         }
+        let sizes: Vec<_> = (0..CLASSES).map(|class| layout(class).size()).collect();
+        assert!(sizes.is_sorted_by(|one, next| one < next) && sizes.contains(&8192) && sizes.last() == Some(&LARGEST), "{sizes:?}");
+        assert_eq!(class(&Layout::from_size_align(0, 1).unwrap()), None);
         assert_eq!(class(&Layout::from_size_align(4096, 4096).unwrap()), None);
     }
 
@@ -201,7 +230,7 @@ mod tests {
         large.into_iter().for_each(|block| give(block, 10_000));
         assert_eq!(count(10_000), MOST_LARGE);
         let kept = (0..CLASSES).map(|class| most(class) * layout(class).size()).sum::<usize>();
-        assert!(kept <= 5632 << 10, "{kept}");
+        assert!(kept <= 7780 << 10, "{kept}");
         let_go();
         assert_eq!((count(2000), count(8192), count(10_000)), (0, 0, 0));
         give(take(2000), 2000);
@@ -211,7 +240,20 @@ mod tests {
     #[test]
     #[allow(unsafe_code)]
     fn what_grows_and_shrinks_keeps_its_content() {
-        for (from, to) in [(100, 1025), (1025, 1500), (1500, 8192), (8192, 9000), (9000, 2000), (2000, 10), (5000, 5001)] {
+        for (from, to) in [
+            (1, 24),
+            (24, 25),
+            (25, 30),
+            (100, 1025),
+            (1032, 1033),
+            (1033, 1032),
+            (1025, 1500),
+            (1500, 8192),
+            (8192, 9000),
+            (9000, 2000),
+            (2000, 10),
+            (5000, 5001),
+        ] {
             let block = take(from);
             // SAFETY: within the block, and then within the new one.
             unsafe {
