@@ -23,7 +23,6 @@ use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
 use http::{HeaderName, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use ipnet::IpNet;
 
 use self::answer::{blocked, page, send, turn_away};
@@ -39,7 +38,7 @@ use self::restrict::restrict;
 pub use self::verdict::answer as asked;
 use crate::config::{Fingerprints, Limits, Route};
 use crate::fingerprint::Known as Signatures;
-use crate::forward::{Body, Bounds, End, Identity, Rates, Servers, Turn, Upstreams, fingerprints};
+use crate::forward::{Body, Bounds, End, Identity, Rates, Rest, Servers, Turn, Upstreams, fingerprints};
 use crate::identify::ClientTrust;
 use crate::model::{Mode, Reason, RestrictionKey, Standing};
 use crate::policy::{Decision, Given, Http, Inputs, Permit, Policy};
@@ -123,24 +122,24 @@ impl Core {
 }
 
 /// A request from its head to the head of its answer. Nothing is sent to an app but by a permit, and nothing is counted or logged but by `finish`.
-pub async fn visit(conn: &Rc<Conn>, request: Request<Incoming>) -> Response<Body> {
+pub async fn visit(conn: &Rc<Conn>, request: &mut Request<Rest>) -> Response<Body> {
     let house = conn.core.house(); // per request: a reload binds live connections
     let spoken_for = conn.spoken_for(&house, request.headers()); // per request: a proxy in front speaks for many
     let conn = spoken_for.as_ref().unwrap_or(conn);
     let mut visit = conn.core.desk.begin(); // dropped unfinished: counted as 499
     let mut ruled = None;
-    let mut answer = match Ask::read(&request, conn, &house, &mut visit) {
+    let mut answer = match Ask::read(request, conn, &house, &mut visit) {
         Err(unasked) => turn_away(conn, &house, request, &unasked, &mut visit),
         Ok(ask) => {
             let known = conn.known(&house, visit.began(), visit.started()).await; // ready at once when cached
-            let ruling = &*ruled.insert(rule(conn, &house, &ask, &request, known, &mut visit)); // pure, memoised, no allocation
+            let ruling = &*ruled.insert(rule(conn, &house, &ask, request, known, &mut visit)); // pure, memoised, no allocation
             match Permit::of(&ruling.decision) {
-                Some(permit) => match restrict(conn, &house, (&ask, ruling), &request, &mut visit) {
-                    Ok(_) if notice::is_due(conn, ruling, &request) => notice::show(conn, &house, (&ask, ruling), &request, &mut visit),
+                Some(permit) => match restrict(conn, &house, (&ask, ruling), request, &mut visit) {
+                    Ok(_) if notice::is_due(conn, ruling, request) => notice::show(conn, &house, (&ask, ruling), request, &mut visit),
                     Ok(upgrade) => send(conn, &house, (permit, &ask, ruling), (request, upgrade), &mut visit).await,
                     Err(refusal) => page(&refusal, request, &visit),
                 },
-                None => page(&blocked(conn, &house, (&ask, ruling), &request, &visit), request, &visit),
+                None => page(&blocked(conn, &house, (&ask, ruling), request, &visit), request, &visit),
             }
         }
     };
@@ -155,7 +154,7 @@ fn counted(visit: Visit, answer: &mut Response<Body>, lasting: Option<(Rc<Conn>,
     let mut answered = visit.finish(answer.status());
     let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
     answer.body_mut().tell(move |turn| match turn {
-        Turn::Ended(ended) => answered.ended((ended.bytes_in, ended.bytes_out), cut(ended.end)),
+        Turn::Ended(ended, now) => answered.ended((ended.bytes_in, ended.bytes_out), cut(ended.end), now),
         Turn::Long(fate) => {
             if let Some((conn, ruling, rules)) = &lasting {
                 conn.core.lasting.add(fate, conn, (ruling, *rules), (&answered, switched));
@@ -186,7 +185,7 @@ fn ask_hints(answer: &mut Response<Body>, conn: &Conn, house: &House) {
 }
 
 /// Decides, or finds the decision of an earlier request that asked the same.
-fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, known: Known, visit: &mut Visit) -> Rc<Ruling> {
+fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Rest>, known: Known, visit: &mut Visit) -> Rc<Ruling> {
     let began = Instant::now();
     let rules = &house.rules;
     let now = visit.now();
@@ -206,7 +205,7 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
         headers: request.headers(),
     };
     if let Some(ruling) = conn.state.borrow().memo.find(&question, now, began) {
-        visit.decided(Rc::clone(&ruling.case), began.elapsed());
+        visit.decided(Rc::clone(&ruling.case), began, Instant::now());
         return ruling;
     }
     let http = Http { method: question.method.as_str(), host: &ask.host, path: question.path, headers: question.headers };
@@ -223,7 +222,7 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
         given: Given::default(),
     };
     let decision = rules.policy.decide(ask.app, &inputs);
-    let took = began.elapsed();
+    let decided = Instant::now();
     conn.classed(house, &standing, decision.class);
     let on = conn.told(zone, &claims.merged, &sight);
     let line = fragment(&rules.policy, &decision, &standing, &on, None, now);
@@ -254,7 +253,7 @@ fn rule(conn: &Rc<Conn>, house: &House, ask: &Ask, request: &Request<Incoming>, 
         made: began,
     });
     conn.state.borrow_mut().memo.keep(&question, rules.policy.reads(ask.app), Rc::clone(&ruling));
-    visit.decided(case, took);
+    visit.decided(case, began, decided);
     ruling
 }
 

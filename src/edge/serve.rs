@@ -33,7 +33,7 @@ use super::opening::{self, NoHello, Replayed};
 use super::proxy_protocol::Caller;
 use super::{Edge, Entrance, PanicGuard, Setup, canonical, socket};
 use crate::fingerprint::syn;
-use crate::forward::{Ends, Tunnel};
+use crate::forward::{Ends, Rest, Tunnel};
 use crate::gate::{self, Conn, Rules};
 use crate::model::Wire;
 use crate::request::upgrade;
@@ -223,7 +223,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let tunnel = Leaving::default();
     let service = service_fn(|request| {
         old.set(request.version() < Version::HTTP_11);
-        answer(&conn, Asked::new(leash, &request), request, Some((&tunnel, leash)))
+        answer(&conn, Asked::new(leash, &request), Rest::of(request), Some((&tunnel, leash)))
     });
     let (head_size, head_fields) = head_limits(edge);
     let mut serving = http1::Builder::new()
@@ -272,6 +272,7 @@ async fn http2(edge: &Rc<Edge>, conn: Rc<Conn>, stream: Secured, leash: &Rc<Leas
         let websocket = if request.method() == Method::CONNECT { websocket(&mut request) } else { None };
         let busy = Asked::new(&leash, &request);
         let edge = Rc::clone(&held.2);
+        let request = Rest::of(request);
         async move {
             let mut response = answer(&conn, busy, request, None).await?;
             if let Some(stream) = websocket {
@@ -397,27 +398,30 @@ fn is_last<B>(request: &Request<B>) -> bool {
 /// What an HTTP/1 connection becomes when it leaves HTTP.
 type Leaving = Cell<Option<Box<(Box<Tunnel>, Busy)>>>;
 
-/// `leaving`: where to put the tunnel that the answer switches to. A future of its own around this one would cost each request a copy of it.
-async fn answer(
+/// `leaving`: where to put the tunnel that the answer switches to. A future of its own around this one would cost each request a copy of it; so would
+/// each place that the request is moved to, and so it stays in this one.
+#[allow(clippy::manual_async_fn)] // which would move it once more
+fn answer(
     conn: &Rc<Conn>,
-    asked: Asked,
-    request: Request<Incoming>,
+    Asked { mut busy, last }: Asked,
+    mut request: Request<Rest>,
     leaving: Option<(&Leaving, &Rc<Leash>)>,
-) -> Result<Response<Answer>, Infallible> {
-    let Asked { mut busy, last } = asked;
-    #[cfg(test)]
-    super::testing::fault(request.headers());
-    let mut response = match conn.door.asked {
-        false => gate::visit(conn, request).await,
-        true => Box::pin(gate::asked(conn, request)).await,
-    };
-    busy.asked(true);
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some((tunnel, leash)) = leaving
-    {
-        tunnel.set(response.body_mut().take_tunnel().map(|tunnel| Box::new((tunnel, leash.busy()))));
+) -> impl Future<Output = Result<Response<Answer>, Infallible>> {
+    async move {
+        #[cfg(test)]
+        super::testing::fault(request.headers());
+        let mut response = match conn.door.asked {
+            false => gate::visit(conn, &mut request).await,
+            true => Box::pin(gate::asked(conn, &mut request)).await,
+        };
+        busy.asked(true);
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some((tunnel, leash)) = leaving
+        {
+            tunnel.set(response.body_mut().take_tunnel().map(|tunnel| Box::new((tunnel, leash.busy()))));
+        }
+        Ok(response.map(|body| Answered { body, busy, last }))
     }
-    Ok(response.map(|body| Answered { body, busy, last }))
 }
 
 pin_project_lite::pin_project! {

@@ -83,8 +83,8 @@ impl Cut {
 pub enum Turn<'a> {
     /// It lasts: what is said to `fate` from now on is heard. At most once.
     Long(&'a Rc<Fate>),
-    /// Once, and the last.
-    Ended(Ended),
+    /// Once, and the last. When, as who looked at the clock last has it.
+    Ended(Ended, Instant),
 }
 
 pub(super) type Hook = Box<dyn FnMut(Turn<'_>)>;
@@ -203,7 +203,7 @@ impl Body {
         body.flow = flow;
         body.bound = bound;
         if whole {
-            body.ends(Kind::Empty);
+            body.ends(Kind::Empty, Instant::now());
         }
         body
     }
@@ -213,12 +213,12 @@ impl Body {
     }
 
     /// The app's response is over: the connection goes back when the request is over too.
-    fn ends(&mut self, last: Kind) {
+    fn ends(&mut self, last: Kind, now: Instant) {
         let Kind::App(stream) = std::mem::replace(&mut self.kind, last) else { return };
         match &self.flow {
             // An answer before the request's end: the rest of the request interests nobody.
             Some(flow) if !flow.ended.get() => flow.stop(),
-            _ => stream.conn.give_back(stream.idle),
+            _ => stream.conn.give_back(stream.idle, now),
         }
     }
 
@@ -227,13 +227,20 @@ impl Body {
             flow.stop();
         }
         self.kind = Kind::Cut;
-        self.report(end);
+        self.report(end, None);
     }
 
-    fn report(&mut self, end: End) {
+    /// The whole of the app's answer has come.
+    fn whole(&mut self) {
+        let now = Instant::now();
+        self.ends(Kind::Empty, now);
+        self.report(End::Whole, Some(now));
+    }
+
+    fn report(&mut self, end: End, now: Option<Instant>) {
         if let Some(mut hook) = self.hook.take() {
             let bytes_in = self.flow.as_ref().map_or(0, |flow| flow.bytes.get());
-            hook(Turn::Ended(Ended { bytes_in, bytes_out: self.bytes_out, end }));
+            hook(Turn::Ended(Ended { bytes_in, bytes_out: self.bytes_out, end }, now.unwrap_or_else(Instant::now)));
         }
     }
 }
@@ -249,7 +256,7 @@ impl Drop for Body {
         if let (Kind::App(_) | Kind::Breaking(_), Some(flow)) = (&self.kind, &self.flow) {
             flow.stop();
         }
-        self.report(end);
+        self.report(end, None);
     }
 }
 
@@ -265,7 +272,7 @@ impl http_body::Body for Body {
                 let bytes = std::mem::take(bytes);
                 this.bytes_out = bytes.len() as u64;
                 this.kind = Kind::Empty;
-                this.report(End::Whole);
+                this.report(End::Whole, None);
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Kind::Breaking(_) => {
@@ -287,14 +294,12 @@ impl http_body::Body for Body {
                     let whole = stream.incoming.is_end_stream() && this.bound.as_ref().is_none_or(|bound| bound.is_even());
                     this.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64);
                     if whole {
-                        this.ends(Kind::Empty);
-                        this.report(End::Whole);
+                        this.whole();
                     }
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Poll::Ready(None) => {
-                    this.ends(Kind::Empty);
-                    this.report(End::Whole);
+                    this.whole();
                     Poll::Ready(None)
                 }
                 Poll::Ready(Some(Err(cut))) => {

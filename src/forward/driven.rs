@@ -29,6 +29,9 @@ pub(super) struct Driven {
     relay: Arc<Relay>,
     /// Wakes through the relay.
     waker: Waker,
+    calls: Arc<Calls>,
+    /// The connection's own, which wakes through the calls.
+    caller: Waker,
 }
 
 #[derive(Debug)]
@@ -77,31 +80,57 @@ impl Wake for Relay {
     }
 }
 
+/// Whether the connection itself was called since it was last polled: if not, nothing has happened to it.
+#[derive(Debug)]
+struct Calls {
+    called: AtomicBool,
+    relay: Arc<Relay>,
+}
+
+impl Wake for Calls {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.called.store(true, Ordering::Release);
+        self.relay.wake_by_ref();
+    }
+}
+
 impl Driven {
     /// Rounds in one go, so that a fast app does not starve the worker's other connections.
     const ROUNDS: usize = 16;
 
     pub(super) fn new(connection: Connection, slot: Slot) -> Self {
+        Self::of(Some(Box::new(Open { connection, slot, keep: Keep::Nothing })))
+    }
+
+    fn of(connection: Option<Box<Open>>) -> Self {
         let relay = Arc::new(Relay::default());
         let waker = Waker::from(Arc::clone(&relay));
-        Self { connection: Some(Box::new(Open { connection, slot, keep: Keep::Nothing })), relay, waker }
+        let calls = Arc::new(Calls { called: AtomicBool::new(false), relay: Arc::clone(&relay) });
+        let caller = Waker::from(Arc::clone(&calls));
+        Self { connection, relay, waker, calls, caller }
     }
 
     /// Polls `wanted` and the connection until `wanted` is ready or neither gets any further; then the task is woken when either might.
     pub(super) fn drive<T>(&mut self, cx: &mut Context<'_>, mut wanted: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         self.relay.driver.register(cx.waker());
         self.relay.driving.store(true, Ordering::Release);
-        let mut inner = Context::from_waker(&self.waker);
         let mut result = Poll::Pending;
         for _ in 0..Self::ROUNDS {
             self.relay.again.store(false, Ordering::Release);
-            result = wanted(&mut inner);
+            let called = self.calls.called.load(Ordering::Acquire);
+            result = wanted(&mut Context::from_waker(&self.waker));
+            // No call from outside: it matters to a connection that is not idle yet, and that is polled before it is used again.
+            self.calls.called.store(called, Ordering::Release);
             if result.is_ready() || self.connection.is_none() {
                 break;
             }
             // What it told the connection is heard now.
             self.relay.again.store(false, Ordering::Release);
-            Self::poll_connection(&mut self.connection, &mut inner);
+            self.poll();
             if !self.relay.again.load(Ordering::Acquire) {
                 break;
             }
@@ -154,9 +183,16 @@ impl Driven {
         }
     }
 
-    /// Nobody uses it: notices whether the app closed it.
-    pub(super) fn rest(&mut self) {
-        Self::poll_connection(&mut self.connection, &mut Context::from_waker(&self.waker));
+    /// Polls the connection: also while nobody uses it, to notice whether the app closed it.
+    pub(super) fn poll(&mut self) {
+        // Before, so that a call that comes meanwhile is not forgotten.
+        self.calls.called.store(false, Ordering::Release);
+        Self::poll_connection(&mut self.connection, &mut Context::from_waker(&self.caller));
+    }
+
+    /// Whether it has anything to notice.
+    pub(super) fn is_called(&self) -> bool {
+        self.calls.called.load(Ordering::Acquire)
     }
 
     /// Nobody uses it from now on: whoever drove it last is let go of.
@@ -192,8 +228,7 @@ mod tests {
                 self.0.store(true, Ordering::Relaxed);
             }
         }
-        let relay = Arc::new(Relay::default());
-        let mut driven = Driven { connection: None, waker: Waker::from(Arc::clone(&relay)), relay };
+        let mut driven = Driven::of(None);
         let woken = Arc::new(Woken::default());
         let task = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&task);

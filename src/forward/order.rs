@@ -30,6 +30,8 @@ pub struct Order<'a> {
     pub bounds: &'a Bounds,
     /// What the app is asked to switch to. `None` for nearly all.
     pub upgrade: Option<&'a Upgrade>,
+    /// Since when it is under way.
+    pub begun: Instant,
 }
 
 impl Order<'_> {

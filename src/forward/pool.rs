@@ -112,7 +112,9 @@ impl Lent {
     fn is_closed(&mut self) -> bool {
         match &mut self.wire {
             Wire::Http1 { requests, driven } => {
-                driven.rest();
+                if driven.is_called() || !requests.is_ready() {
+                    driven.poll();
+                }
                 driven.is_gone() || requests.is_closed()
             }
             Wire::Http2(_) => true,
@@ -158,9 +160,8 @@ impl Conn {
 
     /// For the next request. The caller vouches that the response was read to its end; hyper notices by itself what else makes a connection unfit
     /// (`Connection: close`, bytes behind the response) and is then never ready.
-    pub(super) fn give_back(self, idle: Duration) {
+    pub(super) fn give_back(self, idle: Duration, now: Instant) {
         let Self { lent, home, .. } = self;
-        let now = Instant::now();
         let caps = home.caps.get();
         let driven = match &lent.wire {
             Wire::Http1 { driven, requests } if !driven.is_gone() && !requests.is_closed() => driven,

@@ -1,4 +1,4 @@
-//! What is left of a request that is answered already.
+//! A request's body, and what is left of it when the request is answered already.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -6,12 +6,13 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
-use http_body::Body as _;
+use http::{Request, Version};
+use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
 
-/// The rest of an HTTP/2 request that is answered already, from its drop on: read and thrown away, so far and so long. Without the rest our RST_STREAM
-/// follows the answer at once (RFC 9113 section 8.1), and widespread clients (curl before 8) take that for a failed request.
+/// A request's body. What nobody has read of it when it is dropped is, over HTTP/2, read and thrown away, so far and so long: without the rest our
+/// RST_STREAM follows the answer at once (RFC 9113 section 8.1), and widespread clients (curl before 8) take that for a failed request.
+#[derive(Debug, Default)]
 pub struct Rest {
     /// Gone from its drop on.
     pub(super) incoming: Option<Incoming>,
@@ -23,8 +24,17 @@ impl Rest {
     const TIME: Duration = Duration::from_secs(2);
 
     /// HTTP/1 has no need of it: there the connection ends, in its own way.
-    pub fn of(incoming: Incoming, version: Version) -> Self {
-        Self { incoming: Some(incoming), http2: version == Version::HTTP_2 }
+    pub fn of(request: Request<Incoming>) -> Request<Self> {
+        let http2 = request.version() == Version::HTTP_2;
+        request.map(|incoming| Self { incoming: Some(incoming), http2 })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default()
     }
 }
 

@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 use futures_util::future::{MaybeDone, maybe_done};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request};
-use http_body::Body as _;
-use hyper::body::Incoming;
 use smallvec::smallvec;
 
 use super::arriving::Arriving;
@@ -48,11 +46,11 @@ pub fn send<'a>(
     permit: Permit,
     order: &'a Order<'a>,
     upstreams: &'a Upstreams,
-    request: Request<Incoming>,
-) -> impl Future<Output = Result<Sent, Failure>> + 'a {
-    let begun = Instant::now();
+    request: &mut Request<Rest>,
+) -> impl Future<Output = Result<Sent, Failure>> + use<'a> {
+    let begun = order.begun;
     // Prepared before the future is, and then changed in place: it lives in each connection's memory, idle ones too, and holds the request once.
-    let mut prepared = Exchange::prepare(&permit, order, upstreams, request, begun);
+    let mut prepared = Exchange::prepare(&permit, order, upstreams, request);
     async move {
         let exchange = match prepared {
             Ok(ref mut exchange) => exchange,
@@ -97,7 +95,7 @@ pub fn send<'a>(
                 }
                 Tried::Unsent(error) => {
                     exchange.app.unreached(target, &error);
-                    if !exchange.next(order, begun) {
+                    if !exchange.next(order) {
                         return Err(Failure::Unreachable(error));
                     }
                     target.counts.elsewhere.add(1);
@@ -105,7 +103,7 @@ pub fn send<'a>(
                 Tried::Again => {
                     target.counts.again.add(1);
                     // A server that ends, rather than a connection, would take this one down as well.
-                    exchange.next_fit(order, begun);
+                    exchange.next_fit(order);
                     exchange.fresh = true;
                 }
             }
@@ -177,25 +175,19 @@ enum Shared {
 }
 
 impl<'a> Exchange<'a> {
-    fn prepare(
-        permit: &Permit,
-        order: &Order<'_>,
-        upstreams: &'a Upstreams,
-        request: Request<Incoming>,
-        begun: Instant,
-    ) -> Result<Self, Failure> {
+    fn prepare(permit: &Permit, order: &Order<'_>, upstreams: &'a Upstreams, request: &mut Request<Rest>) -> Result<Self, Failure> {
+        let begun = order.begun;
         let app = upstreams.app(order.app).ok_or_else(|| Failure::Unreachable(no_servers()))?;
-        let (mut head, incoming) = request.into_parts();
-        let (version, empty) = (head.version, incoming.is_end_stream());
-        let length = incoming.size_hint().exact();
+        let (mut head, rest) = std::mem::take(request).into_parts();
+        let empty = rest.is_empty();
+        let length = rest.size_hint().exact();
         let limit = least(permit.merged().max_body, upstreams.body_size);
         if let (Some(limit), Some(length)) = (limit, length)
             && length > limit
         {
-            drop(Rest::of(incoming, version));
             return Err(Failure::BodyTooLarge { limit });
         }
-        let expecting = if empty { None } else { Expecting::of(&head.headers, version) };
+        let expecting = if empty { None } else { Expecting::of(&head.headers, head.version) };
         // There the app may be the one whose turn it is.
         let grpc = !empty && is_grpc(&head.headers);
         let (at, target, rank) = app.pick_for(order, &[], begun).ok_or_else(|| Failure::Unreachable(all_down()))?;
@@ -211,7 +203,7 @@ impl<'a> Exchange<'a> {
             copied.trace = head.headers.get(&hygiene::TRACEPARENT).cloned();
         }
         let bounds = (limit.unwrap_or(u64::MAX), app.request_trailers, order.bounds.lanes.as_ref());
-        let (body, flow) = RequestBody::new(incoming, version, bounds, begun);
+        let (body, flow) = RequestBody::new(rest, bounds, begun);
         if let Some(flow) = &flow
             && !grpc
         {
@@ -236,10 +228,10 @@ impl<'a> Exchange<'a> {
     }
 
     /// Another server for what was not sent. False: no other may be tried.
-    fn next(&mut self, order: &Order<'_>, begun: Instant) -> bool {
+    fn next(&mut self, order: &Order<'_>) -> bool {
         let now = Instant::now();
         // Who is refused at once loses no time; who waits in vain twice has waited long enough.
-        if self.tried.len() >= balance::TRIES || now.duration_since(begun) >= self.app.timeouts.connect * 2 {
+        if self.tried.len() >= balance::TRIES || now.duration_since(order.begun) >= self.app.timeouts.connect * 2 {
             return false;
         }
         let Some((at, target, rank)) = self.app.pick_for(order, &self.tried, now) else { return false };
@@ -251,9 +243,9 @@ impl<'a> Exchange<'a> {
     }
 
     /// Another server that is quite fit for the second sending, if there is one; who stays with a server by `hash` has reasons to.
-    fn next_fit(&mut self, order: &Order<'_>, begun: Instant) {
+    fn next_fit(&mut self, order: &Order<'_>) {
         if self.app.balance != Balance::Hash
-            && let Some((at, target, Rank::Free)) = self.app.pick_for(order, &self.tried, begun)
+            && let Some((at, target, Rank::Free)) = self.app.pick_for(order, &self.tried, order.begun)
         {
             self.turn_to(order, at, target);
         }

@@ -146,7 +146,7 @@ impl Tunnel {
     fn report(&mut self, end: End) {
         if let Some(mut hook) = self.hook.take() {
             let (bytes_in, bytes_out) = self.moved();
-            hook(Turn::Ended(Ended { bytes_in, bytes_out, end }));
+            hook(Turn::Ended(Ended { bytes_in, bytes_out, end }, Instant::now()));
         }
     }
 }

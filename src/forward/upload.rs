@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Version, request};
+use http::{HeaderMap, Request, request};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -147,18 +147,13 @@ pub(super) struct BrokenOff;
 
 impl RequestBody {
     /// The flow is `None` for a body that is empty.
-    pub(super) fn new(
-        incoming: Incoming,
-        version: Version,
-        (most, trailers, lanes): (u64, bool, Option<&Lanes>),
-        now: Instant,
-    ) -> (Self, Option<Rc<Flow>>) {
-        if incoming.is_end_stream() {
+    pub(super) fn new(rest: Rest, (most, trailers, lanes): (u64, bool, Option<&Lanes>), now: Instant) -> (Self, Option<Rc<Flow>>) {
+        if rest.is_empty() {
             return (Self::Empty, None);
         }
         let flow = Flow::new(now, trailers);
         let paced = lanes.map(|lanes| Box::new(Paced::new(lanes.clone())));
-        (Self::Incoming { rest: Rest::of(incoming, version), left: most, flow: Rc::clone(&flow), paced, expecting: None }, Some(flow))
+        (Self::Incoming { rest, left: most, flow: Rc::clone(&flow), paced, expecting: None }, Some(flow))
     }
 
     /// While it waits for the app to want it.
@@ -240,9 +235,7 @@ impl http_body::Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Again { sent, rest } => sent.is_empty() && rest.is_end_stream(),
-            Self::Incoming { rest, paced, .. } => {
-                paced.as_ref().is_none_or(|paced| paced.held() == 0) && rest.incoming.as_ref().is_none_or(Incoming::is_end_stream)
-            }
+            Self::Incoming { rest, paced, .. } => paced.as_ref().is_none_or(|paced| paced.held() == 0) && rest.is_empty(),
         }
     }
 
@@ -251,10 +244,7 @@ impl http_body::Body for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             // Over HTTP/2, where the head says the length.
             Self::Again { .. } => SizeHint::default(),
-            Self::Incoming { rest, paced, .. } => {
-                let hint = rest.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default();
-                more_by(hint, paced.as_ref().map_or(0, |paced| paced.held()))
-            }
+            Self::Incoming { rest, paced, .. } => more_by(rest.size_hint(), paced.as_ref().map_or(0, |paced| paced.held())),
         }
     }
 }

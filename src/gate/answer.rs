@@ -3,11 +3,11 @@
 use std::cell::OnceCell;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use tokio::time::timeout_at;
 
 use super::assertion::Signed;
@@ -22,7 +22,7 @@ use crate::record::{Case, Labels, Visit, own};
 use crate::request::{Upgrade, wants_upgrade};
 
 /// Answers what is not decided, and records it under no app: the label of what a stranger asks for must not grow with what strangers ask for.
-pub fn turn_away(conn: &Conn, house: &House, request: Request<Incoming>, unasked: &Unasked, visit: &mut Visit) -> Response<Body> {
+pub fn turn_away(conn: &Conn, house: &House, request: &mut Request<Rest>, unasked: &Unasked, visit: &mut Visit) -> Response<Body> {
     let reason = unasked.reason().to_string();
     let portal = matches!(unasked, Unasked::Redirect(_) | Unasked::Noticed(_) | Unasked::Keys { .. });
     let (app, effect) = if portal { ("portal", Effect::Forward) } else { ("none", Effect::Block) };
@@ -43,16 +43,12 @@ pub fn turn_away(conn: &Conn, house: &House, request: Request<Incoming>, unasked
         Unasked::Upgrade => Refusal::Upgrade { app: None },
         Unasked::LogUnavailable => Refusal::LogUnavailable { app: None },
         Unasked::Untrusted => Refusal::Untrusted,
-        Unasked::Redirect(to) => return ours(redirect(to), &request),
+        Unasked::Redirect(to) => return ours(redirect(to), request),
         Unasked::Keys { set, head } => {
-            let answer = ours(keys(set, *head), &request);
-            drop(Rest::of(request.into_body(), version));
-            return answer;
+            return ours(keys(set, *head), request);
         }
         Unasked::Noticed(noticed) => {
-            let answer = ours(noticed.answer(), &request);
-            drop(Rest::of(request.into_body(), version));
-            return answer;
+            return ours(noticed.answer(), request);
         }
     };
     let mut answer = page(&refusal, request, visit);
@@ -85,12 +81,9 @@ fn redirect(to: &str) -> Response<Body> {
 }
 
 /// A page of our own, in the form that the client asked for.
-pub fn page(refusal: &Refusal<'_>, request: Request<Incoming>, visit: &Visit) -> Response<Body> {
+pub fn page(refusal: &Refusal<'_>, request: &mut Request<Rest>, visit: &Visit) -> Response<Body> {
     let answer = own_page(refusal, visit, (Form::wanted(request.headers()), request.method() == Method::HEAD));
-    let answer = ours(answer, &request);
-    let version = request.version();
-    drop(Rest::of(request.into_body(), version));
-    answer
+    ours(answer, request)
 }
 
 /// `asked`: the form, and whether for a head alone. HTTP/2 is not HTTP/1.1, where hyper leaves a body out by itself: there a client takes a body
@@ -110,7 +103,7 @@ pub fn blocked<'a>(
     conn: &Conn,
     house: &'a House,
     (ask, ruling): (&'a Ask, &'a Ruling),
-    request: &Request<Incoming>,
+    request: &Request<Rest>,
     visit: &Visit,
 ) -> Refusal<'a> {
     let now = visit.now();
@@ -119,7 +112,7 @@ pub fn blocked<'a>(
 }
 
 /// An answer that is not the app's.
-pub fn ours(mut answer: Response<Body>, request: &Request<Incoming>) -> Response<Body> {
+pub fn ours(mut answer: Response<Body>, request: &Request<Rest>) -> Response<Body> {
     if wants_upgrade(request.headers(), request.method()) {
         ends_here(request.version(), &mut answer);
     }
@@ -138,7 +131,7 @@ pub async fn send(
     conn: &Conn,
     house: &House,
     (permit, ask, ruling): (Permit, &Ask, &Rc<Ruling>),
-    (request, upgrade): (Request<Incoming>, Option<Box<Upgrade>>),
+    (request, upgrade): (&mut Request<Rest>, Option<Box<Upgrade>>),
     visit: &mut Visit,
 ) -> Response<Body> {
     let request_id = match conn.request_id(request.headers()) {
@@ -161,6 +154,8 @@ pub async fn send(
         assertion: assertion.as_deref().map(Signed::value),
         bounds: &bounds,
         upgrade: upgrade.as_deref(),
+        // To make an assertion may take longer than all the rest.
+        begun: if assertion.is_some() { Instant::now() } else { visit.decided_at() },
     };
     let version = request.version();
     // The request goes away with its headers, and a refusal's form depends on some of them.

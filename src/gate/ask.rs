@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, Request};
-use hyper::body::Incoming;
 
 use super::notice::Noticed;
 use super::{Conn, House};
+use crate::forward::Rest;
 use crate::model::{Host, Reason, jwks};
 use crate::policy::AppId;
 use crate::record::Visit;
@@ -74,12 +74,12 @@ impl From<Malformed> for Unasked {
 impl Ask {
     /// Syntax comes first, then whether this connection may speak for the host, then whether there is such an app: a certificate for one host never
     /// tells which others exist.
-    pub fn read(request: &Request<Incoming>, conn: &Conn, house: &House, visit: &mut Visit) -> Result<Self, Unasked> {
+    pub fn read(request: &Request<Rest>, conn: &Conn, house: &House, visit: &mut Visit) -> Result<Self, Unasked> {
         let (headers, uri) = (request.headers(), request.uri());
         if let Some(id) = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()) {
             visit.client_request_id(id);
         }
-        visit.asked(request.method().clone(), None, None);
+        visit.asked(request.method());
         if conn.core.desk.log_refuses() {
             return Err(Unasked::LogUnavailable);
         }
@@ -90,9 +90,8 @@ impl Ask {
         if headers.len() > house.rules.limits.head_fields {
             return Err(Unasked::HeadTooLarge);
         }
-        let authority = request::authority_of(uri, headers)?;
-        let (host, port) = (conn.host(&authority), authority.port);
-        visit.asked(request.method().clone(), Some(host.clone()), None);
+        let (host, port) = conn.authority(uri, headers)?;
+        visit.asked_of(&host);
         // CONNECT names no path, so there is no app to ask the policy about. Every other upgrade is decided first.
         if request.method() == Method::CONNECT {
             return Err(Unasked::Upgrade);
@@ -107,21 +106,23 @@ impl Ask {
         let path = request::path(uri.path(), &PathOptions::LENIENT)?;
         if is_ours(&path) {
             let target = target(uri, &path)?;
-            visit.asked(request.method().clone(), Some(host.clone()), Some(target.clone()));
+            visit.asked_for(&target);
             return Err(match conn.door.redirect_port {
                 Some(port) => Unasked::Redirect(https(&host, port, &target)),
                 None => keys(request.method(), &path, house).unwrap_or_else(|| Noticed::read(request, conn, house, (&host, port), &target)),
             });
         }
         let app = house.rules.policy.app_at(&host, &path);
-        if app.is_none() {
-            visit.asked(request.method().clone(), Some(host.clone()), target(uri, &path).ok());
+        if app.is_none()
+            && let Ok(target) = target(uri, &path)
+        {
+            visit.asked_for(&target);
         }
         let app = app.ok_or(Unasked::NoApp)?;
         let route = house.rules.routes.get(app.index()).ok_or(Unasked::NoApp)?;
         let path = request::path(uri.path(), &route.path)?;
         let target = target(uri, &path)?;
-        visit.asked(request.method().clone(), Some(host.clone()), Some(target.clone()));
+        visit.asked_for(&target);
         if let Some(port) = conn.door.redirect_port {
             return Err(Unasked::Redirect(https(&host, port, &target)));
         }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::assertion::Drawer;
@@ -20,7 +20,7 @@ use crate::identify;
 use crate::model::{Host, NoRecord, Opening, Proof, Sides, Standing, Wire};
 use crate::policy::ZoneId;
 use crate::posture::Kept;
-use crate::request::{self, Authority};
+use crate::request::{self, Malformed};
 
 /// The listener that a connection came through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,13 +218,15 @@ impl Conn {
         self.served.as_ref().is_none_or(|names| names.cover(host.as_str())) && self.spared.as_ref().is_none_or(|hosts| hosts.contains(host))
     }
 
-    /// The request's host, without an allocation when it is that of the last request.
-    pub(super) fn host(&self, authority: &Authority<'_>) -> Host {
+    /// The host and port that a request names, without an allocation when it is the host of the last request.
+    pub(super) fn authority(&self, uri: &Uri, headers: &HeaderMap) -> Result<(Host, Option<u16>), Malformed> {
         let mut state = self.state.borrow_mut();
-        match &state.host {
+        let authority = request::authority_after(uri, headers, state.host.as_ref())?;
+        let host = match &state.host {
             Some(last) if authority.is(last) => last.clone(),
             _ => state.host.insert(authority.to_host()).clone(),
-        }
+        };
+        Ok((host, authority.port))
     }
 
     /// What this request claims; read anew only when it differs from what the last one said.

@@ -5,12 +5,11 @@
 use http::header::{CACHE_CONTROL, COOKIE, LOCATION, ORIGIN, REFERRER_POLICY, SET_COOKIE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::answer::ours;
 use super::memo::Ruling;
 use super::{Ask, Conn, House, Unasked, instead};
-use crate::forward::{Body, NOTICE_COOKIES};
+use crate::forward::{Body, NOTICE_COOKIES, Rest};
 use crate::model::{Host, Reason};
 use crate::portal::{self, Form, Notice};
 use crate::record::Visit;
@@ -28,7 +27,7 @@ const LONGEST: usize = 4096;
 const REMEMBERED: usize = 4;
 
 /// A browser's top-level navigation, of a device that something is to be told of and was not told today.
-pub fn is_due(conn: &Conn, ruling: &Ruling, request: &Request<Incoming>) -> bool {
+pub fn is_due(conn: &Conn, ruling: &Ruling, request: &Request<Rest>) -> bool {
     let Some(told) = &ruling.told else { return false };
     let headers = request.headers();
     request.method() == Method::GET
@@ -38,7 +37,7 @@ pub fn is_due(conn: &Conn, ruling: &Ruling, request: &Request<Incoming>) -> bool
         && !marks(headers, conn.door.https).any(|mark| mark == told.mark)
 }
 
-pub fn show(conn: &Conn, house: &House, (ask, ruling): (&Ask, &Ruling), request: &Request<Incoming>, visit: &mut Visit) -> Response<Body> {
+pub fn show(conn: &Conn, house: &House, (ask, ruling): (&Ask, &Ruling), request: &Request<Rest>, visit: &mut Visit) -> Response<Body> {
     instead(conn, house, (ruling, &ruling.noticed), Reason::Notice, visit);
     let mark = ruling.told.as_ref().map_or("", |told| &told.mark);
     let (policy, decision) = (&house.rules.policy, &ruling.decision);
@@ -77,13 +76,7 @@ pub struct Noticed {
 
 impl Noticed {
     /// What a request for a path of ours comes to. A page elsewhere must not press the button, and must not have us send anybody anywhere.
-    pub fn read(
-        request: &Request<Incoming>,
-        conn: &Conn,
-        house: &House,
-        (host, port): (&Host, Option<u16>),
-        target: &PathAndQuery,
-    ) -> Unasked {
+    pub fn read(request: &Request<Rest>, conn: &Conn, house: &House, (host, port): (&Host, Option<u16>), target: &PathAndQuery) -> Unasked {
         if target.path() != PATH || request.method() != Method::POST {
             return Unasked::NoApp;
         }

@@ -1,14 +1,12 @@
 //! What restrictions make of a request that the policy let pass.
 
 use http::Request;
-use http_body::Body as _;
-use hyper::body::Incoming;
 use jiff::Timestamp;
 
 use super::memo::Ruling;
 use super::{Ask, Conn, House, refused};
 use crate::config::Protocol;
-use crate::forward::{Bounds, Lanes, Subject};
+use crate::forward::{Bounds, Lanes, Rest, Subject};
 use crate::model::RestrictionKey;
 use crate::policy::{FixId, Given, Http, Inputs};
 use crate::portal::{App, By, Refusal};
@@ -24,7 +22,7 @@ pub fn restrict<'a>(
     conn: &Conn,
     house: &'a House,
     (ask, ruling): (&Ask, &'a Ruling),
-    request: &Request<Incoming>,
+    request: &Request<Rest>,
     visit: &mut Visit,
 ) -> Result<Option<Box<Upgrade>>, Refusal<'a>> {
     let (policy, decision) = (&house.rules.policy, &ruling.decision);
@@ -46,7 +44,7 @@ pub fn keep<'a>(
     conn: &Conn,
     house: &'a House,
     (ask, ruling): (&Ask, &'a Ruling),
-    (request, leaves): (&Request<Incoming>, bool),
+    (request, leaves): (&Request<Rest>, bool),
     visit: &mut Visit,
 ) -> Result<(), Refusal<'a>> {
     let (policy, decision) = (&house.rules.policy, &ruling.decision);
@@ -72,16 +70,16 @@ pub fn keep<'a>(
 }
 
 /// `None`: none that the app permits, or none that could be carried. HTTP/2 has no such thing, so there is nothing to ask an app for that speaks it.
-fn upgrade(house: &House, ask: &Ask, request: &Request<Incoming>) -> Option<Upgrade> {
+fn upgrade(house: &House, ask: &Ask, request: &Request<Rest>) -> Option<Upgrade> {
     let route = house.rules.routes.get(ask.app.index()).filter(|route| route.upstream.protocol == Protocol::Http1)?;
-    if !request.body().is_end_stream() {
+    if !request.body().is_empty() {
         return None;
     }
     Upgrade::wished(request.headers(), request.method(), request.version(), &route.upgrades)
 }
 
 /// What would earn more than this ruling.
-pub fn mend<'a>(conn: &Conn, house: &House, (ask, ruling): (&Ask, &'a Ruling), request: &Request<Incoming>, now: Timestamp) -> &'a [FixId] {
+pub fn mend<'a>(conn: &Conn, house: &House, (ask, ruling): (&Ask, &'a Ruling), request: &Request<Rest>, now: Timestamp) -> &'a [FixId] {
     ruling.mend.get_or_init(|| {
         let http = Http { method: request.method().as_str(), host: &ask.host, path: ask.target.path(), headers: request.headers() };
         let inputs = Inputs {

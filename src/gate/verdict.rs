@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, FORWARDED, HOST, SEC_WEBSOCKET_KEY};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 
 use super::answer::{app, asserted, blocked, page, turn_away};
 use super::assertion::Signed;
@@ -25,29 +24,29 @@ use crate::request::{self, Malformed, Manner, hop, same_segments};
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A question from its head to the head of its answer. It is decided, counted and logged as the request that it is about.
-pub async fn answer(asker: &Rc<Conn>, mut request: Request<Incoming>) -> Response<Body> {
+pub async fn answer(asker: &Rc<Conn>, request: &mut Request<Rest>) -> Response<Body> {
     let house = asker.core.house();
     let mut visit = asker.core.desk.begin();
     let method = request.method().clone();
     let manner = Manner::of(request.uri().path()).unwrap_or(Manner::ForwardAuth);
-    let mut answer = match read(asker, &house, &mut request, &mut visit) {
+    let mut answer = match read(asker, &house, request, &mut visit) {
         Err(keys @ Unasked::Keys { .. }) => turn_away(asker, &house, request, &keys, &mut visit),
         Err(unasked) => {
-            as_asked(&mut request, method);
+            as_asked(request, method);
             refusing(turn_away(asker, &house, request, &unasked, &mut visit), manner)
         }
-        Ok((conn, leaves)) => match place(&request, &conn, &house, &mut visit) {
+        Ok((conn, leaves)) => match place(request, &conn, &house, &mut visit) {
             Err(unasked) => {
-                as_asked(&mut request, method);
+                as_asked(request, method);
                 refusing(turn_away(&conn, &house, request, &unasked, &mut visit), manner)
             }
             Ok(ask) => {
                 let known = conn.known(&house, visit.began(), visit.started()).await;
-                let ruling = rule(&conn, &house, &ask, &request, known, &mut visit);
-                match passes(&conn, &house, (&ask, &ruling), (&request, leaves), &mut visit) {
-                    Ok(assertion) => pass(&ruling, assertion.as_deref(), request, &visit),
+                let ruling = rule(&conn, &house, &ask, request, known, &mut visit);
+                match passes(&conn, &house, (&ask, &ruling), (request, leaves), &mut visit) {
+                    Ok(assertion) => pass(&ruling, assertion.as_deref(), &visit),
                     Err(refusal) => {
-                        as_asked(&mut request, method);
+                        as_asked(request, method);
                         refusing(page(&refusal, request, &visit), manner)
                     }
                 }
@@ -59,8 +58,8 @@ pub async fn answer(asker: &Rc<Conn>, mut request: Request<Incoming>) -> Respons
 }
 
 /// Makes of the question the request that it is about, of the client that it is of, which may want to leave HTTP. Only who is listed may ask.
-fn read(asker: &Rc<Conn>, house: &House, request: &mut Request<Incoming>, visit: &mut Visit) -> Result<(Rc<Conn>, bool), Unasked> {
-    visit.asked(request.method().clone(), None, None);
+fn read(asker: &Rc<Conn>, house: &House, request: &mut Request<Rest>, visit: &mut Visit) -> Result<(Rc<Conn>, bool), Unasked> {
+    visit.asked(request.method());
     if let Some(keys) = ask::keys(request.method(), request.uri().path(), house) {
         return Err(keys);
     }
@@ -69,7 +68,7 @@ fn read(asker: &Rc<Conn>, house: &House, request: &mut Request<Incoming>, visit:
     }
     let asked = request::asked(request.method(), request.uri(), request.headers())?;
     visit.put_by(asked.manner.as_str());
-    visit.asked(asked.method.clone(), None, None);
+    visit.asked(&asked.method);
     let headers = request.headers_mut();
     // No proxy that asks sets it, so whatever is there is the client's.
     headers.remove(FORWARDED);
@@ -90,7 +89,7 @@ fn read(asker: &Rc<Conn>, house: &House, request: &mut Request<Incoming>, visit:
 }
 
 /// The app and the place in it. What is ours on every host is no app's, here too, and the proxy that asks has nothing to carry it to.
-fn place(request: &Request<Incoming>, conn: &Conn, house: &House, visit: &mut Visit) -> Result<Ask, Unasked> {
+fn place(request: &Request<Rest>, conn: &Conn, house: &House, visit: &mut Visit) -> Result<Ask, Unasked> {
     let ask = Ask::read(request, conn, house, visit).map_err(|unasked| match unasked {
         Unasked::Noticed(_) | Unasked::Keys { .. } | Unasked::Redirect(_) => Unasked::NoApp,
         unasked => unasked,
@@ -106,7 +105,7 @@ fn passes<'a>(
     conn: &Conn,
     house: &'a House,
     (ask, ruling): (&'a Ask, &'a Ruling),
-    (request, leaves): (&Request<Incoming>, bool),
+    (request, leaves): (&Request<Rest>, bool),
     visit: &mut Visit,
 ) -> Result<Option<Rc<Signed>>, Refusal<'a>> {
     if Permit::of(&ruling.decision).is_none() {
@@ -145,9 +144,7 @@ fn is_kept_by_asking(policy: &Policy, decision: &Decision) -> bool {
     })
 }
 
-fn pass(ruling: &Ruling, assertion: Option<&Signed>, request: Request<Incoming>, visit: &Visit) -> Response<Body> {
-    let version = request.version();
-    drop(Rest::of(request.into_body(), version));
+fn pass(ruling: &Ruling, assertion: Option<&Signed>, visit: &Visit) -> Response<Body> {
     let mut answer = Response::new(Body::empty());
     let headers = answer.headers_mut();
     *headers = forward::told(&ruling.identity, assertion.map(Signed::value));
@@ -162,7 +159,7 @@ fn pass(ruling: &Ruling, assertion: Option<&Signed>, request: Request<Incoming>,
 }
 
 /// The question again, for its answer: whether that has a body depends on how it was asked, and a refusal in gRPC's form would have the status of a pass.
-fn as_asked(request: &mut Request<Incoming>, method: Method) {
+fn as_asked(request: &mut Request<Rest>, method: Method) {
     *request.method_mut() = method;
     request.headers_mut().remove(CONTENT_TYPE);
 }

@@ -53,14 +53,17 @@ impl Ids {
     }
 }
 
-/// Sixteen lower-case digits.
+/// Sixteen lower-case digits. Three times a request, so all at once.
 pub fn hex(value: u64) -> [u8; 16] {
-    let digit = |nibble: u8| b'0' + nibble + if nibble > 9 { b'a' - b'9' - 1 } else { 0 };
-    let mut text = [0; 16];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(value.to_be_bytes()) {
-        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
-    }
-    text
+    const EACH: u128 = 0x0101_0101_0101_0101_0101_0101_0101_0101;
+    // Halves what stands together, until each byte holds one digit's four bits.
+    let mut digits = u128::from(value);
+    digits = (digits | digits << 32) & 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff;
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff;
+    digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f;
+    let letters = (digits + 6 * EACH) >> 4 & EACH;
+    (digits + u128::from(b'0') * EACH + u128::from(b'a' - b'9' - 1) * letters).to_be_bytes()
 }
 
 /// Why an answer ended before it was whole.
@@ -231,6 +234,8 @@ pub(super) struct Open {
     pub status: u16,
     pub error: Option<&'static str>,
     pub decision: Duration,
+    /// When it was decided.
+    decided: Instant,
     pub upstream: Option<Duration>,
     /// Of the bodies.
     pub bytes_in: u64,
@@ -272,6 +277,7 @@ impl Visit {
             status: Self::LEFT,
             error: None,
             decision: Duration::ZERO,
+            decided: started,
             upstream: None,
             bytes_in: 0,
             bytes_out: 0,
@@ -303,9 +309,18 @@ impl Visit {
         self.0.as_ref().map_or_else(Instant::now, |open| open.started)
     }
 
+    pub fn asked(&mut self, method: &Method) {
+        self.edit(|open| open.method = Some(method.clone()));
+    }
+
+    /// Whom it is for.
+    pub fn asked_of(&mut self, host: &Host) {
+        self.edit(|open| open.host = Some(host.clone()));
+    }
+
     /// What was asked for, as canonical as it is known.
-    pub fn asked(&mut self, method: Method, host: Option<Host>, path: Option<PathAndQuery>) {
-        self.edit(|open| (open.method, open.host, open.path) = (Some(method), host, path));
+    pub fn asked_for(&mut self, path: &PathAndQuery) {
+        self.edit(|open| open.path = Some(path.clone()));
     }
 
     pub fn client_request_id(&mut self, id: &str) {
@@ -322,12 +337,18 @@ impl Visit {
         self.edit(|open| open.headers = json);
     }
 
-    pub fn decided(&mut self, case: Rc<Case>, took: Duration) {
+    /// The work of deciding began, and was done.
+    pub fn decided(&mut self, case: Rc<Case>, began: Instant, done: Instant) {
         self.edit(|open| {
-            open.desk.decision_duration.observe(took);
             open.case = Some(case);
-            open.decision = took;
+            (open.decision, open.decided) = (done.duration_since(began), done);
+            open.desk.decision_duration.observe(open.decision);
         });
+    }
+
+    /// Of one that was not decided, when it began.
+    pub fn decided_at(&self) -> Instant {
+        self.0.as_ref().map_or_else(Instant::now, |open| open.decided)
     }
 
     /// The decision stands, but the request was refused for another reason, a restriction's.
@@ -360,7 +381,7 @@ impl Visit {
         Answered(self)
     }
 
-    fn close(&mut self) {
+    fn close(&mut self, now: impl FnOnce() -> Instant) {
         let Some(mut open) = self.0.take() else { return };
         if open.status == Self::LEFT && std::thread::panicking() {
             open.status = StatusCode::INTERNAL_SERVER_ERROR.as_u16();
@@ -377,7 +398,7 @@ impl Visit {
             flips.add(1);
         }
         counters.status(&desk, open.status).add(1);
-        counters.request.observe(open.started.elapsed());
+        counters.request.observe(now().duration_since(open.started));
         counters.bytes_in.add(open.bytes_in);
         counters.bytes_out.add(open.bytes_out);
         case.exceptions.iter().for_each(|used| used.add(1));
@@ -409,14 +430,14 @@ pub struct Answered(Visit);
 
 impl Answered {
     /// With the bytes of both bodies, and why it ended too early if it did.
-    pub fn ended(&mut self, (bytes_in, bytes_out): (u64, u64), cut: Option<Cut>) {
+    pub fn ended(&mut self, (bytes_in, bytes_out): (u64, u64), cut: Option<Cut>, now: Instant) {
         self.0.edit(|open| {
             (open.bytes_in, open.bytes_out) = (bytes_in, bytes_out);
             if let Some(cut) = cut {
                 open.cut(cut);
             }
         });
-        self.0.close();
+        self.0.close(|| now);
     }
 
     /// What was asked for, and the headers that rules name as `Visit::headers` got them.
@@ -428,6 +449,31 @@ impl Answered {
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.close();
+        self.close(Instant::now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn hex_is_what_formatting_gives(value: u64) {
+            let formatted = format!("{value:016x}");
+            prop_assert_eq!(hex(value).to_vec(), formatted.into_bytes());
+        }
+    }
+
+    #[test]
+    fn every_digit_is_in_every_place() {
+        for digit in 0..16u64 {
+            for place in 0..16 {
+                let value = digit << (4 * place);
+                assert_eq!(hex(value).as_slice(), format!("{value:016x}").as_bytes());
+            }
+        }
     }
 }

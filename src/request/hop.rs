@@ -69,11 +69,12 @@ fn strip(headers: &mut HeaderMap, mut doomed: impl FnMut(&HeaderName) -> bool) {
 }
 
 fn named(headers: &HeaderMap, list: &HeaderName, names: &mut SmallVec<[HeaderName; 8]>) {
-    for value in headers.get_all(list) {
+    // The two that nearly all say name nothing that could be there.
+    let plain = |said: &[u8]| said.eq_ignore_ascii_case(b"keep-alive") || said.eq_ignore_ascii_case(b"close");
+    for value in headers.get_all(list).iter().filter(|value| !plain(value.as_bytes())) {
         for token in value.as_bytes().split(|b| *b == b',') {
             let token = token.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-            // The two that every browser sends name nothing that could be there.
-            if token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close") {
+            if plain(token) {
                 continue;
             }
             if let Ok(name) = HeaderName::from_bytes(token)

@@ -13,7 +13,7 @@ mod proxy_header;
 pub use asked::{Asked, Manner, asked, same_segments};
 pub use forwarded::{Spoken, Via, client_cert, client_cert_fields, spoken};
 pub use hop::wants_upgrade;
-pub use host::{Authority, authority_of, host};
+pub use host::{Authority, authority_after, authority_of, host};
 pub use path::{EncodedSlash, Parameters, PathOptions, Slashes, path};
 pub use proxy_header::{Progress, ProxyHeader, proxy_header};
 pub use upgrade::Upgrade;

@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 
-use super::{Body, Bounds, Client, Ended, Failure, Identity, Order, Servers, Turn, Upstreams, send};
+use super::{Body, Bounds, Client, Ended, Failure, Identity, Order, Rest, Servers, Turn, Upstreams, send};
 use crate::config::FingerprintHeaders;
 use crate::config::{At, Balance, Ejection, HostHeader, Limits, Protocol, ProxyProtocol, Route, Server, Timeouts, Upstream, UpstreamTls};
 use crate::model::{Effect, Mode};
@@ -265,13 +265,14 @@ async fn gate(
         assertion: None,
         bounds: &bounds,
         upgrade: None,
+        begun: Instant::now(),
     };
     let upstreams = Rc::clone(&front.upstreams.borrow());
-    Ok(match send(permit(merged), &order, &upstreams, request).await {
+    Ok(match send(permit(merged), &order, &upstreams, &mut Rest::of(request)).await {
         Ok(mut sent) => {
             let ended = Rc::clone(&front.ended);
             sent.response.body_mut().tell(move |turn| {
-                if let Turn::Ended(how) = turn {
+                if let Turn::Ended(how, _) = turn {
                     ended.borrow_mut().push(how);
                 }
             });
@@ -390,7 +391,7 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
 /// What a request adds to each connection's memory, for hyper keeps room for its future in every one.
 #[test]
 fn the_future_and_the_body_stay_small() {
-    fn size<F>(_: impl FnOnce(Permit, &'static Order<'static>, &'static Upstreams, Request<Incoming>) -> F) -> usize {
+    fn size<F>(_: impl FnOnce(Permit, &'static Order<'static>, &'static Upstreams, &'static mut Request<Rest>) -> F) -> usize {
         size_of::<F>()
     }
     let future = size(|permit, order, upstreams, request| send(permit, order, upstreams, request));

@@ -29,13 +29,13 @@ fn where_all_permitted_connections_are_idle_ones_of_others_the_longest_idle_make
     worker(async {
         let (app, _) = App::recording().await;
         let pool = pool(&app, Protocol::Http1, ProxyProtocol::V1, 1);
-        pool.connect(LONG, Some(of(1))).await.unwrap().give_back(LONG);
+        pool.connect(LONG, Some(of(1))).await.unwrap().give_back(LONG, Instant::now());
         assert_eq!(pool.count(), (1, 1));
         assert!(pool.has_room(|| of(2)));
         let second = pool.connect(LONG, Some(of(2))).await.unwrap();
         assert!(!second.used);
         assert_eq!(pool.count(), (1, 0));
-        second.give_back(LONG);
+        second.give_back(LONG, Instant::now());
         assert!(pool.reuse(Instant::now(), Some(of(1))).is_none());
         assert!(pool.reuse(Instant::now(), Some(of(2))).is_some());
     });
