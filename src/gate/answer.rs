@@ -22,7 +22,7 @@ use crate::record::{Case, Labels, Visit, own};
 use crate::request::{Upgrade, wants_upgrade};
 
 /// Answers what is not decided, and records it under no app: the label of what a stranger asks for must not grow with what strangers ask for.
-pub fn turn_away(conn: &Conn, house: &House, request: &mut Request<Rest>, unasked: &Unasked, visit: &mut Visit) -> Response<Body> {
+pub fn turn_away(conn: &Conn, house: &House, request: &Request<Rest>, unasked: &Unasked, visit: &mut Visit) -> Response<Body> {
     let reason = unasked.reason().to_string();
     let portal = matches!(unasked, Unasked::Redirect(_) | Unasked::Noticed(_) | Unasked::Keys { .. });
     let (app, effect) = if portal { ("portal", Effect::Forward) } else { ("none", Effect::Block) };
@@ -81,7 +81,7 @@ fn redirect(to: &str) -> Response<Body> {
 }
 
 /// A page of our own, in the form that the client asked for.
-pub fn page(refusal: &Refusal<'_>, request: &mut Request<Rest>, visit: &Visit) -> Response<Body> {
+pub fn page(refusal: &Refusal<'_>, request: &Request<Rest>, visit: &Visit) -> Response<Body> {
     let answer = own_page(refusal, visit, (Form::wanted(request.headers()), request.method() == Method::HEAD));
     ours(answer, request)
 }

@@ -408,6 +408,15 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_after_the_end_is_dropped_and_said_to_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = log(&dir.path().join("log"), 1 << 30, false, 10);
+        let queue = writer.queue();
+        writer.stop();
+        assert_eq!(queue.push(line("late")), 1);
+    }
+
+    #[test]
     fn a_required_log_refuses_before_it_drops() {
         let queue = |required| {
             let shared = Shared {

@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::time::Instant;
 
+use http_body::Body as _;
 use tokio::sync::Notify;
 
 use super::*;
@@ -72,6 +73,42 @@ fn a_connection_that_ended_before_it_took_an_upgrade_gives_the_request_back_at_o
         assert!(sent.unwrap_err().take_message().is_some(), "not a byte of it was sent");
         drop(conn);
         assert_eq!(pool.count(), (0, 0));
+    });
+}
+
+#[test]
+fn an_idle_connection_is_polled_again_only_if_something_happened_to_it() {
+    worker(async {
+        let end = Rc::new(Notify::new());
+        let told = Rc::clone(&end);
+        let app = App::start(move |_, mut peer| {
+            let end = Rc::clone(&told);
+            async move {
+                peer.until("\r\n\r\n").await;
+                peer.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                end.notified().await;
+            }
+        })
+        .await;
+        let mut conn = pool(&app, Protocol::Http1, ProxyProtocol::Off, 1).connect(LONG, None).await.unwrap();
+        let (requests, driven) = conn.parts().unwrap();
+        let request = Request::get("/").header("host", "wiki").body(RequestBody::Empty).unwrap();
+        let mut sending = pin!(requests.try_send_request(request));
+        let response = poll_fn(|cx| driven.drive(cx, |cx| sending.as_mut().poll(cx))).await;
+        let mut body = pin!(response.ok().unwrap().into_body());
+        let frame = poll_fn(|cx| driven.drive(cx, |cx| body.as_mut().poll_frame(cx))).await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "ok");
+        assert!(requests.is_ready() && !driven.is_called(), "that its answer was taken is nothing to it");
+        end.notify_one();
+        let called = async {
+            while !driven.is_called() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, called).await.expect("the app closed it");
+        assert!(!driven.is_gone());
+        driven.poll();
+        assert!(driven.is_gone());
     });
 }
 
