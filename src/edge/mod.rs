@@ -12,6 +12,7 @@ mod serve;
 mod socket;
 #[cfg(test)]
 mod testing;
+mod ticket;
 mod tls;
 
 use std::cell::RefCell;

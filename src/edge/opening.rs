@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use rustls::pki_types::DnsName;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -26,9 +27,17 @@ pub enum NoHello {
     TooLarge,
 }
 
+/// A connection whose ClientHello has come.
+pub struct Opened {
+    /// All that was read, the hello first.
+    pub bytes: Vec<u8>,
+    /// The server name (RFC 6066 section 3) in lower case, if it is one.
+    pub name: Option<String>,
+}
+
 /// Reads until the ClientHello is whole; it may have `most` bytes. The caller keeps the deadline. `wire` gets the fingerprints, JA3 where it is
 /// asked for.
-pub async fn read<S: AsyncRead + Unpin>(io: &mut S, most: usize, ja3: bool, wire: &mut Wire) -> Result<Vec<u8>, NoHello> {
+pub async fn read<S: AsyncRead + Unpin>(io: &mut S, most: usize, ja3: bool, wire: &mut Wire) -> Result<Opened, NoHello> {
     let mut bytes = Vec::with_capacity(2048);
     let mut hello = Arriving::default();
     loop {
@@ -50,7 +59,8 @@ pub async fn read<S: AsyncRead + Unpin>(io: &mut S, most: usize, ja3: bool, wire
                 wire.ja4_stable = Some(stable);
                 wire.traits = Some(hello.traits());
                 wire.ja3 = ja3.then(|| hello.ja3());
-                return Ok(bytes);
+                let name = hello.sni().and_then(|name| DnsName::try_from(name).ok());
+                return Ok(Opened { bytes, name: name.map(|name| name.as_ref().to_ascii_lowercase()) });
             }
         }
     }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -21,9 +22,10 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::first::First;
@@ -35,7 +37,8 @@ use super::{Edge, Entrance, PanicGuard, Setup, canonical, socket};
 use crate::fingerprint::syn;
 use crate::forward::{Ends, Rest, Tunnel};
 use crate::gate::{self, Conn, Rules};
-use crate::model::Wire;
+use crate::identify::CertificateNames;
+use crate::model::{Host, Wire};
 use crate::request::upgrade;
 
 /// Why a TLS handshake came to nothing.
@@ -44,7 +47,7 @@ enum NoTls {
     #[error(transparent)]
     Hello(#[from] NoHello),
     #[error("the handshake failed: {0}")]
-    Handshake(std::io::Error),
+    Handshake(io::Error),
     #[error("the handshake was not complete within limits.handshake")]
     Late,
 }
@@ -65,48 +68,50 @@ impl NoTls {
 
 pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStream, caller: Caller, held: Held) {
     let Caller { peer, port, behind, ends, tls, spent } = caller;
-    let door = if tls { entrance.door.towards(true) } else { Arc::clone(&entrance.door) };
-    let mut conn = Conn::new(Rc::clone(&edge.core), door, peer);
-    if behind.is_none() {
-        // Else it is the balancer's.
-        conn.wire.syn = socket::saved_syn(&stream).as_deref().and_then(syn::signature);
-    }
+    // Else it is the balancer's.
+    let syn = if behind.is_none() { socket::saved_syn(&stream).as_deref().and_then(syn::signature) } else { None };
+    if syn.is_some() { &edge.counts.syn.read } else { &edge.counts.syn.unavailable }.add(1);
     // To ask the system costs each connection a call: only where an app is told.
     let tells = behind.is_none() && edge.core.house().upstreams.tells;
-    match if tells { ends_of(&stream) } else { ends } {
-        Some(ends) => conn.client.between(ends),
-        None => {
-            conn.client.comes_from(port);
-            held.leash.is_of_untold_ends(behind.is_none());
-        }
+    let ends = if tells { ends_of(&stream) } else { ends };
+    if ends.is_none() {
+        held.leash.is_of_untold_ends(behind.is_none());
     }
-    conn.behind = behind;
-    conn.front = entrance.believed.as_ref().filter(|believed| believed.trusts(peer)).map(|_| Box::default());
-    if conn.wire.syn.is_some() { &edge.counts.syn.read } else { &edge.counts.syn.unavailable }.add(1);
-    match &entrance.tls {
-        None => {
-            edge.counts.tls.unavailable.add(1);
-            held.leash.opened();
-            http1(edge, Rc::new(conn), stream, Below::PLAIN, &held.leash).await;
+    let mut wire = Wire { syn, ..Wire::default() };
+    let known = |wire, shown: Shown| {
+        let door = if tls { entrance.door.towards(true) } else { Arc::clone(&entrance.door) };
+        let mut conn = Conn::new(Rc::clone(&edge.core), door, peer);
+        match ends {
+            Some(ends) => conn.client.between(ends),
+            None => conn.client.comes_from(port),
         }
-        Some(setup) => {
-            // The leash leaves a handshake alone: its deadline is the tighter one.
-            let secured = {
-                let house = edge.core.house();
-                let limit = house.rules.limits.handshake.saturating_sub(spent);
-                let secured = tokio::time::timeout(limit, secure(setup, stream, &house.rules, &mut conn, &held.leash));
-                let secured = async { secured.await.unwrap_or(Err(NoTls::Late)) };
-                heeding(&held.leash, Box::pin(secured).as_mut(), |_| {}).await
-            };
-            let Some(secured) = secured else { return };
-            count_handshake(edge, &secured, &conn.wire);
-            held.leash.opened();
-            match secured {
-                Ok(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => http2(edge, Rc::new(conn), tls, &held.leash).await,
-                Ok(tls) => http1(edge, Rc::new(conn), tls, Below::TLS, &held.leash).await,
-                Err(error) => tracing::debug!(%peer, %error, "no TLS"),
-            }
-        }
+        conn.wire = wire;
+        (conn.chain, conn.served, conn.spared) = (shown.chain, shown.served, shown.spared);
+        conn.behind = behind;
+        conn.front = entrance.believed.as_ref().filter(|believed| believed.trusts(peer)).map(|_| Box::default());
+        Rc::new(conn)
+    };
+    let Some(setup) = &entrance.tls else {
+        edge.counts.tls.unavailable.add(1);
+        held.leash.opened();
+        return http1(edge, known(wire, Shown::default()), stream, Below::PLAIN, &held.leash).await;
+    };
+    // The leash leaves a handshake alone: its deadline is the tighter one.
+    let secured = {
+        let house = edge.core.house();
+        let limit = house.rules.limits.handshake.saturating_sub(spent);
+        // Boxed: a connection has room for a handshake no longer than it lasts.
+        let secured = tokio::time::timeout(limit, Box::pin(secure(setup, stream, &house.rules, &mut wire, &held.leash)));
+        heeding(&held.leash, pin!(secured), |_| {}).await
+    };
+    let Some(secured) = secured else { return };
+    let secured = secured.unwrap_or(Err(NoTls::Late));
+    count_handshake(edge, &secured, &wire);
+    held.leash.opened();
+    match secured {
+        Ok((tls, shown)) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => http2(edge, known(wire, shown), tls, &held.leash).await,
+        Ok((tls, shown)) => http1(edge, known(wire, shown), tls, Below::TLS, &held.leash).await,
+        Err(error) => tracing::debug!(%peer, %error, "no TLS"),
     }
 }
 
@@ -133,27 +138,43 @@ fn count_handshake<T>(edge: &Edge, secured: &Result<T, NoTls>, wire: &Wire) {
     }
 }
 
-/// The handshake, with all that it shows noted in `conn`.
-async fn secure(setup: &Setup, mut stream: TcpStream, rules: &Rules, conn: &mut Conn, leash: &Rc<Leash>) -> Result<Secured, NoTls> {
-    let replayed = match opening::read(&mut stream, rules.limits.client_hello, rules.fingerprints.ja3, &mut conn.wire).await {
-        Ok(bytes) => Replayed::new(bytes, stream),
+/// What a handshake showed above its hello.
+#[derive(Default)]
+struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    served: Option<Arc<CertificateNames>>,
+    spared: Option<Arc<[Host]>>,
+}
+
+/// The handshake; what its hello shows is noted in `wire`.
+async fn secure(
+    setup: &Setup,
+    mut stream: TcpStream,
+    rules: &Rules,
+    wire: &mut Wire,
+    leash: &Rc<Leash>,
+) -> Result<(Secured, Shown), NoTls> {
+    let opened = match opening::read(&mut stream, rules.limits.client_hello, rules.fingerprints.ja3, wire).await {
+        Ok(opened) => opened,
         Err(NoHello::NotTls) => {
             explain_https(&mut stream).await;
             return Err(NoHello::NotTls.into());
         }
         Err(error) => return Err(error.into()),
     };
-    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), replayed).await.map_err(NoTls::Handshake)?;
-    let chosen = setup.choose(start.client_hello().server_name());
-    let Some(chosen) = chosen else { return Err(NoTls::Handshake(std::io::Error::other("no certificate"))) };
-    let mut tls = start.into_stream(chosen.config).await.map_err(NoTls::Handshake)?;
+    let name = opened.name;
+    let Some(chosen) = setup.choose(name.as_deref()) else { return Err(NoTls::Handshake(io::Error::other("no certificate"))) };
+    let accepted = TlsAcceptor::from(chosen.config).accept(Replayed::new(opened.bytes, stream)).await;
+    let mut tls = Box::new(accepted.map_err(NoTls::Handshake)?);
+    // Both have read the same hello. Were they ever to differ, a client might not be asked for the certificate that its host wants.
+    if tls.get_ref().1.server_name() != name.as_deref() {
+        return Err(NoTls::Handshake(io::Error::other("the server name is ambiguous")));
+    }
     tls.get_mut().0.settle(socket::acknowledge);
     tls.get_mut().0.mind(Rc::clone(leash), socket::write_more);
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-    conn.chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-    conn.served = Some(Arc::clone(chosen.names));
-    conn.spared = chosen.spared;
-    Ok(Box::new(tls))
+    let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+    Ok((tls, Shown { chain, served: Some(Arc::clone(chosen.names)), spared: chosen.spared }))
 }
 
 /// For the person who typed http:// before this port.

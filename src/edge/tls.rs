@@ -12,7 +12,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error as RustlsError, SignatureScheme};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Version};
 
-use super::hkdf;
+use super::{hkdf, ticket};
 use crate::config::{AskCertificate, Forwarded, PemError, PemFiles, Tls, end_of};
 use crate::identify::{CertificateNames, ClientTrust, TrustError};
 use crate::model::{Expiry, Host, Lasting};
@@ -105,10 +105,9 @@ impl Setup {
         Ok(Self { served, not_asked, trust, expiries, tls: tls.clone(), content: read.digest() })
     }
 
-    /// The certificate for a client that asked for this name: an exact match, then a wildcard, else the first.
+    /// The certificate for a client that asked for this name, in lower case: an exact match, then a wildcard, else the first.
     pub fn choose(&self, sni: Option<&str>) -> Option<Chosen<'_>> {
-        let sni = sni.map(str::to_ascii_lowercase);
-        let matching = sni.as_deref().and_then(|name| {
+        let matching = sni.and_then(|name| {
             let exact = self.served.iter().find(|served| served.names.name(name));
             exact.or_else(|| self.served.iter().find(|served| served.names.cover(name)))
         });
@@ -170,7 +169,7 @@ fn server(
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Stateless tickets whose keys rotate: rustls' own cache holds only 256 sessions. Each configuration has its own keys, so that a session
     // never moves from a host that asks for certificates to one that does not.
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.ticketer = ticket::ticketer()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;
