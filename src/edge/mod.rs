@@ -10,6 +10,7 @@ mod opening;
 mod proxy_protocol;
 mod serve;
 mod socket;
+mod stream;
 #[cfg(test)]
 mod testing;
 mod ticket;
@@ -18,7 +19,7 @@ mod tls;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,7 +27,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 pub use self::crowd::Crowd;
@@ -34,7 +36,8 @@ pub use self::first::{Bytes as FirstBytes, Seen as FirstSeen};
 use self::leash::{LOOK, Leashes, Order, Patience};
 pub use self::opening::Replayed;
 use self::proxy_protocol::Caller;
-pub use self::socket::{inherit, join, listen, owned, saved_syn};
+pub use self::socket::{inherit, join, listen, listening, owned, saved_syn};
+use self::stream::Stream;
 pub use self::tls::{Setup, TlsError, Vouching};
 use crate::gate::{Believed, Core, Door};
 use crate::model::Expiry;
@@ -160,18 +163,23 @@ impl Edge {
 
     /// Takes connections from one socket until it is to close, and then those that already wait there: to their clients they are open. They
     /// enter where `closing` says, for the listener may be gone by then.
-    pub async fn accept(self: Rc<Self>, owner: Rc<RefCell<Owner>>, socket: TcpListener, closing: oneshot::Receiver<Option<Arc<Entrance>>>) {
+    pub async fn accept(
+        self: Rc<Self>,
+        owner: Rc<RefCell<Owner>>,
+        socket: AsyncFd<TcpListener>,
+        closing: oneshot::Receiver<Option<Arc<Entrance>>>,
+    ) {
         let entrance = tokio::select! {
             biased;
             entrance = closing => entrance.ok().flatten(),
             () = self.take(&owner, &socket) => None,
         };
         let Some(entrance) = entrance.or_else(|| self.entrance(&owner)) else { return };
-        let Ok(socket) = socket.into_std() else { return };
+        let socket = socket.into_inner();
         for _ in 0..socket::BACKLOG {
-            match socket.accept() {
+            match socket::accept(&socket) {
                 Ok((stream, peer)) => {
-                    if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                    if let Ok(stream) = Stream::new(stream) {
                         self.welcome(&entrance, stream, peer);
                     }
                 }
@@ -192,21 +200,23 @@ impl Edge {
         }
     }
 
-    async fn take(self: &Rc<Self>, owner: &RefCell<Owner>, socket: &TcpListener) {
+    async fn take(self: &Rc<Self>, owner: &RefCell<Owner>, socket: &AsyncFd<TcpListener>) {
         // Counted from 0, so that there is something to see before the first pause.
         drop(self.paused(owner));
         loop {
-            match socket.accept().await {
+            match socket.async_io(Interest::READABLE, socket::accept).await {
                 Ok((stream, peer)) => {
                     let scarce = self.is_scarce(stream.as_raw_fd());
-                    if let Some(entrance) = self.entrance(owner) {
+                    if let Some(entrance) = self.entrance(owner)
+                        && let Ok(stream) = Stream::new(stream)
+                    {
                         self.welcome(&entrance, stream, peer);
                     }
                     if scarce {
                         self.counts.rejected("accept");
                         tracing::warn!(listener = &*owner.borrow().listener, "few file descriptors are left; accepting pauses");
                         let _paused = self.paused(owner);
-                        self.wait_for_descriptors(socket).await;
+                        self.wait_for_descriptors(socket.get_ref()).await;
                     }
                 }
                 // The connection went away before it was taken: nobody's loss.
@@ -246,7 +256,7 @@ impl Edge {
         }
     }
 
-    fn welcome(self: &Rc<Self>, entrance: &Arc<Entrance>, stream: TcpStream, peer: SocketAddr) {
+    fn welcome(self: &Rc<Self>, entrance: &Arc<Entrance>, stream: Stream, peer: SocketAddr) {
         let (port, peer) = (peer.port(), canonical(peer.ip()));
         if entrance.balancers.is_some() && !proxy_protocol::admits(self, entrance, peer) {
             return;

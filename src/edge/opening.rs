@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 use rustls::pki_types::DnsName;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::leash::Leash;
+use super::stream::Stream;
 use crate::fingerprint::hello::{self, Arriving, Progress};
 use crate::model::Wire;
 
@@ -138,10 +138,10 @@ impl<S> Replayed<S> {
     }
 }
 
-impl Replayed<TcpStream> {
+impl Replayed<Stream> {
     /// Whether a read would find nothing; then the task is woken as by the read.
     pub fn is_still(&self, cx: &mut Context<'_>) -> bool {
-        self.head.is_empty() && self.inner.poll_read_ready(cx).is_pending()
+        self.head.is_empty() && self.inner.is_still(cx)
     }
 }
 

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
 use super::crowd::Entered;
 use super::leash::Leash;
 use super::serve::heeding;
+use super::stream::Stream;
 use super::{Edge, Entrance};
 use crate::forward::Ends;
 use crate::gate::Behind;
@@ -79,7 +79,7 @@ pub fn admits(edge: &Edge, entrance: &Entrance, peer: IpAddr) -> bool {
 pub async fn caller(
     edge: &Edge,
     entrance: &Entrance,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     balancer: IpAddr,
     entered: &mut Entered,
     leash: &Leash,
@@ -111,7 +111,7 @@ pub async fn caller(
 }
 
 /// Reads the header and not one byte more: looks first, then takes what is the header's. As long as it is not whole, all that came is.
-async fn read(stream: &mut TcpStream, most: usize) -> Result<ProxyHeader, NoHeader> {
+async fn read(stream: &mut Stream, most: usize) -> Result<ProxyHeader, NoHeader> {
     const LOOK: usize = 256;
     let mut bytes = Vec::with_capacity(LOOK);
     loop {
@@ -136,7 +136,7 @@ async fn read(stream: &mut TcpStream, most: usize) -> Result<ProxyHeader, NoHead
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -147,7 +147,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.set_nodelay(true).unwrap();
-        let (mut server, _) = listener.accept().await.unwrap();
+        let mut server = Stream::new(listener.accept().await.unwrap().0.into_std().unwrap()).unwrap();
         let write = async {
             for piece in pieces {
                 client.write_all(piece).await.unwrap();

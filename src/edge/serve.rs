@@ -24,7 +24,6 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -33,7 +32,8 @@ use super::gathered::{Turns, gathered};
 use super::leash::{Busy, Held, Leash, Order, Still, Watched};
 use super::opening::{self, NoHello, Replayed};
 use super::proxy_protocol::Caller;
-use super::{Edge, Entrance, PanicGuard, Setup, canonical, socket};
+use super::stream::Stream;
+use super::{Edge, Entrance, PanicGuard, Setup, canonical};
 use crate::fingerprint::syn;
 use crate::forward::{Ends, Rest, Tunnel};
 use crate::gate::{self, Conn, Rules};
@@ -66,10 +66,10 @@ impl NoTls {
     }
 }
 
-pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStream, caller: Caller, held: Held) {
+pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: Stream, caller: Caller, held: Held) {
     let Caller { peer, port, behind, ends, tls, spent } = caller;
     // Else it is the balancer's.
-    let syn = if behind.is_none() { socket::saved_syn(&stream).as_deref().and_then(syn::signature) } else { None };
+    let syn = if behind.is_none() { stream.saved_syn().as_deref().and_then(syn::signature) } else { None };
     if syn.is_some() { &edge.counts.syn.read } else { &edge.counts.syn.unavailable }.add(1);
     // To ask the system costs each connection a call: only where an app is told.
     let tells = behind.is_none() && edge.core.house().upstreams.tells;
@@ -115,7 +115,7 @@ pub async fn connection(edge: &Rc<Edge>, entrance: Arc<Entrance>, stream: TcpStr
     }
 }
 
-fn ends_of(stream: &TcpStream) -> Option<Ends> {
+fn ends_of(stream: &Stream) -> Option<Ends> {
     let plain = |end: SocketAddr| SocketAddr::new(canonical(end.ip()), end.port());
     Some(Ends { source: plain(stream.peer_addr().ok()?), destination: plain(stream.local_addr().ok()?) })
 }
@@ -147,13 +147,7 @@ struct Shown {
 }
 
 /// The handshake; what its hello shows is noted in `wire`.
-async fn secure(
-    setup: &Setup,
-    mut stream: TcpStream,
-    rules: &Rules,
-    wire: &mut Wire,
-    leash: &Rc<Leash>,
-) -> Result<(Secured, Shown), NoTls> {
+async fn secure(setup: &Setup, mut stream: Stream, rules: &Rules, wire: &mut Wire, leash: &Rc<Leash>) -> Result<(Secured, Shown), NoTls> {
     let opened = match opening::read(&mut stream, rules.limits.client_hello, rules.fingerprints.ja3, wire).await {
         Ok(opened) => opened,
         Err(NoHello::NotTls) => {
@@ -170,15 +164,15 @@ async fn secure(
     if tls.get_ref().1.server_name() != name.as_deref() {
         return Err(NoTls::Handshake(io::Error::other("the server name is ambiguous")));
     }
-    tls.get_mut().0.settle(socket::acknowledge);
-    tls.get_mut().0.mind(Rc::clone(leash), socket::write_more);
+    tls.get_mut().0.settle(Stream::acknowledge);
+    tls.get_mut().0.mind(Rc::clone(leash), Stream::write_more);
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
     let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
     Ok((tls, Shown { chain, served: Some(Arc::clone(chosen.names)), spared: chosen.spared }))
 }
 
 /// For the person who typed http:// before this port.
-async fn explain_https(stream: &mut TcpStream) {
+async fn explain_https(stream: &mut Stream) {
     const TEXT: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\nconnection: close\r\n\r\n\
         This port speaks HTTPS. Open the same address with https:// in front.\n";
     let _ = stream.write_all(TEXT.as_bytes()).await;
@@ -213,8 +207,8 @@ struct Below<S> {
     reset: Option<fn(&S)>,
 }
 
-impl Below<TcpStream> {
-    const PLAIN: Self = Self { idle: None, still: None, reset: Some(socket::reset) };
+impl Below<Stream> {
+    const PLAIN: Self = Self { idle: None, still: None, reset: Some(Stream::reset) };
 }
 
 impl Below<Secured> {
@@ -222,7 +216,7 @@ impl Below<Secured> {
 }
 
 /// Boxed: it is handed on a dozen times, and is more than a kilobyte.
-type Secured = Box<TlsStream<Replayed<TcpStream>>>;
+type Secured = Box<TlsStream<Replayed<Stream>>>;
 
 /// Whether there is nothing to read: no bytes that rustls has decrypted, and none that it could decrypt.
 fn is_still(tls: &Secured, cx: &mut Context<'_>) -> bool {

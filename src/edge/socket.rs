@@ -1,13 +1,14 @@
-//! Listening sockets, and the kernel's copy of each connection's SYN. The only unsafe code of the program.
+//! Sockets that listen, what is asked of them below tokio, and the kernel's copy of each connection's SYN. The first of the two places with `unsafe`.
 
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, ReadBuf};
 
 /// `TCP_SAVE_SYN` and `TCP_SAVED_SYN` of linux/tcp.h; since Linux 4.3, for any user.
 const TCP_SAVE_SYN: libc::c_int = 27;
@@ -129,13 +130,52 @@ pub fn acknowledge(socket: &impl AsFd) {
     }
 }
 
+/// A socket that is closed when it is dropped, and not before.
+pub trait Owned: AsRawFd {}
+
+impl Owned for TcpListener {}
+impl Owned for TcpStream {}
+
+/// Has this thread's runtime told of what `interest` names. The socket must not block.
+#[allow(unsafe_code)]
+pub fn watch<S: Owned>(socket: S, interest: Interest) -> io::Result<AsyncFd<S>> {
+    // SAFETY: the socket goes into the watch, has one descriptor all its life, and closes it only when it is dropped: after the watch.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, interest) }?)
+}
+
+/// A listening socket, as `Edge::accept` takes it.
+///
+/// # Errors
+/// When the kernel has no room to watch it.
+pub fn listening(socket: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    watch(socket, Interest::READABLE)
+}
+
+/// The next connection that waits, which does not block.
+pub fn accept(socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = peer.and_then(|peer| peer.try_into().ok()).ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((stream.into(), peer))
+}
+
+/// Reads what is there, as far as there is room for it.
+#[allow(unsafe_code)]
+pub fn receive(socket: &impl AsFd, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+    // SAFETY: nothing but what was received is written there, and nothing is made uninitialised.
+    let count = SockRef::from(socket).recv(unsafe { buf.unfilled_mut() })?;
+    // SAFETY: the kernel has written so many bytes at its beginning.
+    unsafe { buf.assume_init(count) };
+    buf.advance(count);
+    Ok(count)
+}
+
 /// Writes what the kernel need not send before more follows or the stream ends (`MSG_MORE`).
-pub fn write_more(socket: &TcpStream, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-    socket.try_io(Interest::WRITABLE, || SockRef::from(socket).send_vectored_with_flags(bufs, libc::MSG_MORE | libc::MSG_NOSIGNAL))
+pub fn write_more(socket: &impl AsFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    SockRef::from(socket).send_vectored_with_flags(bufs, libc::MSG_MORE | libc::MSG_NOSIGNAL)
 }
 
 /// Has the socket's end be a reset, which nobody takes for the end of what was sent.
-pub fn reset(socket: &TcpStream) {
+pub fn reset(socket: &impl AsFd) {
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 

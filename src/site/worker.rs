@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle as JoinTask;
 
 use super::heap;
-use crate::edge::{Crowd, Edge, Entrance, Entrances, Owner};
+use crate::edge::{self, Crowd, Edge, Entrance, Entrances, Owner};
 use crate::gate::{Core, Rules};
 use crate::record::{Desk, Record, Writer};
 
@@ -147,7 +147,7 @@ async fn work(parts: Parts, desk: Rc<Desk>, mut inbox: mpsc::UnboundedReceiver<C
     let mut hurry = false;
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Listen { listener, addr, socket } => match tokio::net::TcpListener::from_std(socket) {
+            Command::Listen { listener, addr, socket } => match edge::listening(socket) {
                 Ok(socket) => {
                     let (close, closing) = oneshot::channel();
                     let owner = Rc::new(RefCell::new(Owner { listener, entrance: None }));
