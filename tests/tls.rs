@@ -100,6 +100,8 @@ fn the_certificate_is_chosen_by_name_then_by_wildcard_else_it_is_the_first() {
         (&["-servername", "a.b.corp.example"], &first, "a wildcard is one label"),
         (&["-servername", "corp.example"], &first, "a wildcard is a label"),
         (&["-servername", "unknown.example"], &first, "an unknown name"),
+        (&["-servername", "127.0.0.1"], &first, "an address is no name"),
+        (&["-servername", "exact.corp.example."], &first, "with a dot at its end it is another name"),
         (&["-noservername"], &first, "no name"),
     ] {
         for version in ["-tls1_3", "-tls1_2"] {

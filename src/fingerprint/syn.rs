@@ -18,8 +18,6 @@
 //! The order of the options and the TTL class tell families of kernels apart (Windows; Apple; Linux and Android); window and MSS
 //! also follow the path, so a rule should match with a glob.
 
-use std::fmt::Write;
-
 use super::Malformed;
 use super::reader::Reader;
 
@@ -32,17 +30,22 @@ pub fn signature(headers: &[u8]) -> Option<Box<str>> {
 
     // Room for any ordinary one.
     let mut line = String::with_capacity(80);
-    write!(line, "{}:{}:", network.version, ttl_class(network.ttl)).ok()?;
-    match transport.mss {
-        Some(mss) if mss != 0 && transport.window != 0 && transport.window % mss == 0 => write!(line, "mss*{}", transport.window / mss),
-        _ => write!(line, "{}", transport.window),
-    }
-    .ok()?;
-    match transport.scale {
-        Some(scale) => write!(line, ":{scale}:"),
-        None => write!(line, ":-:"),
-    }
-    .ok()?;
+    let mut number = itoa::Buffer::new();
+    line.push_str(number.format(network.version));
+    line.push(':');
+    line.push_str(number.format(ttl_class(network.ttl)));
+    line.push(':');
+    let window = match transport.mss {
+        Some(mss) if mss != 0 && transport.window != 0 && transport.window % mss == 0 => {
+            line.push_str("mss*");
+            transport.window / mss
+        }
+        _ => transport.window,
+    };
+    line.push_str(number.format(window));
+    line.push(':');
+    line.push_str(transport.scale.map_or("-", |scale| number.format(scale)));
+    line.push(':');
     line.push_str(if transport.options.is_empty() { "-" } else { &transport.options });
     line.push_str(match (network.dont_fragment, transport.ecn) {
         (true, true) => ":df,ecn",

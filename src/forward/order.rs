@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::balance::stable_hash;
 use super::{Ends, Lanes};
-use crate::model::{Effect, Host};
+use crate::model::{Effect, Host, address};
 use crate::policy::AppId;
 use crate::request::Upgrade;
 
@@ -98,10 +98,10 @@ impl Client {
             IpAddr::V4(_) => ["for=", text].concat(),
             IpAddr::V6(_) => ["for=\"[", text, "]\""].concat(),
         };
-        let (mut chain, mut through) = (peer.to_string(), String::new());
+        let (mut chain, mut through) = (address(peer), String::new());
         let forwarded = [&node(&peer, &chain), ";proto=", proto, ";host="].concat();
         for proxy in via {
-            let text = proxy.to_string();
+            let text = address(*proxy);
             chain.extend([", ", &text]);
             through.extend([", ", &node(proxy, &text)]);
         }

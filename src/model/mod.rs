@@ -1,5 +1,6 @@
 //! The words of the product as types. Nothing here reads a clock, a file or a socket.
 
+mod address;
 mod claims;
 mod device;
 mod effect;
@@ -13,6 +14,7 @@ mod sight;
 mod standing;
 mod wire;
 
+pub use address::address;
 pub use claims::{Browser, Claims, Engine, FormFactor, Os, Side, Sides};
 pub use device::{Device, DeviceState, Fact, FactState, Key, KeyKind, Observation, Ownership, StateChange, WELL_KNOWN_FACTS};
 pub use effect::{Effect, Mode};

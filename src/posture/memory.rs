@@ -27,7 +27,7 @@ use super::census::{Census, Group, Visitor};
 use super::error::Error;
 use super::store::memory::{Batch, Counted, Remembered, Texts};
 use crate::config;
-use crate::model::{Device, Identification, Ja4, Opening, Ownership, Standing, Wire};
+use crate::model::{Device, Identification, Ja4, Opening, Ownership, Standing, Wire, address};
 
 const SHARDS: usize = 16;
 /// A stack that is seen again is written down no more often than this.
@@ -297,7 +297,7 @@ impl Shared {
             ja4: ja4.map(|ja4| if limits.hash == config::Hash::None { ja4.into() } else { format!("#{tls:016x}").into() }),
         };
         let peer = match sighting.peer {
-            IpAddr::V4(peer) => peer.to_string(),
+            peer @ IpAddr::V4(_) => address(peer),
             // A household's /64 is one peer, as elsewhere.
             IpAddr::V6(peer) => format!("{:x}", u128::from(peer) >> 64),
         };

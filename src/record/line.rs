@@ -8,7 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 
 use super::visit::{Labels, Open};
-use crate::model::{Browser, Claims, FactState, FormFactor, Freshness, Ja4, Mode, Opening, Os, Reason, Sight, Standing, Wire, Word};
+use crate::model::{
+    Browser, Claims, FactState, FormFactor, Freshness, Ja4, Mode, Opening, Os, Reason, Sight, Standing, Wire, Word, address,
+};
 use crate::policy::{Decision, Policy, RuleRef, ZoneId};
 
 /// What a line tells of the connection.
@@ -192,9 +194,8 @@ fn undecided(out: &mut Vec<u8>, labels: &Labels<'_>, revision: Option<&str>) {
 
 fn connection(out: &mut Vec<u8>, on: &Connection<'_>, zone: Option<&str>) {
     text(out, "listener", Some(on.listener));
-    // An address needs no escaping, and writing to memory does not fail.
-    let _ = write!(out, ",\"peer\":\"{}\"", on.peer);
-    unless_empty(out, "via", on.via.iter().map(IpAddr::to_string));
+    text(out, "peer", Some(&address(on.peer)));
+    unless_empty(out, "via", on.via.iter().map(|ip| address(*ip)));
     if on.via_id.is_some() {
         text(out, "via_id", on.via_id);
     }

@@ -177,7 +177,7 @@ impl Desk {
     /// So long both clocks are taken to go alike.
     const TOGETHER: Duration = Duration::from_millis(10);
     /// Lines wait this long for company before they go to the writer.
-    const FLUSH: Duration = Duration::from_millis(50);
+    const FLUSH: Duration = Duration::from_millis(100);
     /// Or until so many bytes are there.
     const BATCH: usize = 256 << 10;
     /// A buffer that has room for more is not kept for other lines. One grows by doubling, so ordinary ones have less.
