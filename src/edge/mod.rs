@@ -4,13 +4,14 @@ mod chatter;
 mod crowd;
 mod first;
 mod gathered;
-mod hkdf;
+
 mod leash;
 mod opening;
 mod proxy_protocol;
 mod serve;
 mod socket;
 mod stream;
+mod suites;
 #[cfg(test)]
 mod testing;
 mod ticket;

@@ -66,14 +66,15 @@ pub async fn read<S: AsyncRead + Unpin>(io: &mut S, most: usize, ja3: bool, wire
     }
 }
 
-/// A stream whose first bytes were read before and are read again. Writes pass through, vectored ones too, but for the session ticket: that waits
-/// for the first answer (RFC 8446 section 4.6.1 lets it come at any time) and so costs neither a system call nor a packet of its own.
+/// A stream whose first bytes were read before and are read again. Writes pass through, vectored ones too, but for two that cost neither a system call
+/// nor a packet of their own: the session ticket waits for the first answer (RFC 8446 section 4.6.1 lets it come at any time), and the last answer for
+/// the alert behind it.
 #[derive(Debug)]
 pub struct Replayed<S> {
     head: Vec<u8>,
     at: usize,
     inner: S,
-    ticket: Ticket,
+    waits: Waits,
     /// What `idle` does; `None` where no ticket was held.
     idle: Option<fn(&S)>,
     minded: Option<Minded<S>>,
@@ -90,46 +91,73 @@ struct Minded<S> {
 }
 
 #[derive(Debug)]
-enum Ticket {
-    Awaited,
-    Held { bytes: Vec<u8>, written: usize },
-    Gone,
+enum Waits {
+    /// Nothing, and the next to be written may be the session ticket.
+    Ticket,
+    Held {
+        bytes: Vec<u8>,
+        written: usize,
+    },
+    Nothing,
 }
 
-impl Ticket {
-    /// A ticket is a few hundred bytes; whatever is longer than this is not held.
+impl Waits {
+    /// What waits is copied. A ticket is a few hundred bytes, and so is many an answer; what is longer is not held.
     const LONGEST: usize = 4096;
     /// A record of application data (RFC 8446 section 5.1). Under TLS 1.3 each of the server's handshake flights begins with a handshake record,
     /// and under TLS 1.2 none has one of these: what begins with it is sent after the handshake.
     const APPLICATION_DATA: u8 = 23;
 
-    fn is(bufs: &[IoSlice<'_>], total: usize) -> bool {
-        total <= Self::LONGEST && bufs.iter().find_map(|buf| buf.first()) == Some(&Self::APPLICATION_DATA)
+    fn is_ticket(bufs: &[IoSlice<'_>]) -> bool {
+        bufs.iter().find_map(|buf| buf.first()) == Some(&Self::APPLICATION_DATA)
     }
 }
 
 impl<S> Replayed<S> {
     pub fn new(head: Vec<u8>, inner: S) -> Self {
-        Self { head, at: 0, inner, ticket: Ticket::Awaited, idle: None, minded: None }
+        Self { head, at: 0, inner, waits: Waits::Ticket, idle: None, minded: None }
     }
 
-    /// The handshake is over: what is written from now on is an answer, and nothing more is held. Not every handshake ends with a ticket.
+    /// The handshake is over: what is written from now on is an answer, and only the last is held. Not every handshake ends with a ticket.
     ///
     /// Where one is held, the client's last flight is not acknowledged by it, and a client that waits for that before it sends the request (Nagle's
     /// algorithm, RFC 9293 section 3.7.4) would wait for the kernel's delayed acknowledgement, 40 ms. `idle` is to acknowledge at once.
     pub fn settle(&mut self, idle: fn(&S)) {
-        match self.ticket {
-            Ticket::Awaited => self.ticket = Ticket::Gone,
-            Ticket::Held { .. } => self.idle = Some(idle),
-            Ticket::Gone => {}
+        match self.waits {
+            Waits::Ticket => self.waits = Waits::Nothing,
+            Waits::Held { .. } => self.idle = Some(idle),
+            Waits::Nothing => {}
         }
     }
 
     /// The first request lets itself be waited for: acknowledges what came if the ticket has not.
     pub fn idle(&self) {
-        if let (Some(idle), Ticket::Held { .. }) = (self.idle, &self.ticket) {
+        if let (Some(idle), Waits::Held { .. }) = (self.idle, &self.waits) {
             idle(&self.inner);
         }
+    }
+
+    /// Whether this was put to what waits, or begins to wait.
+    fn holds(&mut self, bufs: &[IoSlice<'_>], total: usize) -> bool {
+        let (held, waits) = match &self.waits {
+            Waits::Ticket => (0, Waits::is_ticket(bufs)),
+            Waits::Nothing => (0, self.parts()),
+            Waits::Held { bytes, .. } => (bytes.len(), self.parts()),
+        };
+        if !waits || held + total > Waits::LONGEST {
+            return false;
+        }
+        if held == 0 {
+            self.waits = Waits::Held { bytes: Vec::with_capacity(total), written: 0 };
+        }
+        if let Waits::Held { bytes, .. } = &mut self.waits {
+            bufs.iter().for_each(|buf| bytes.extend_from_slice(buf));
+        }
+        true
+    }
+
+    fn parts(&self) -> bool {
+        self.minded.as_ref().is_some_and(|minded| minded.leash.parts())
     }
 
     /// From now on `leash` says when what is written is the connection's last: that goes out by `write_more`.
@@ -148,7 +176,7 @@ impl Replayed<Stream> {
 impl<S: AsyncWrite + Unpin> Replayed<S> {
     /// Writes what is held, with `bufs` behind it; how much of `bufs` was written.
     fn poll_release(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        while let Ticket::Held { bytes, written } = &mut self.ticket {
+        while let Waits::Held { bytes, written } = &mut self.waits {
             let left = bytes.get(*written..).unwrap_or_default();
             let mut all: SmallVec<[IoSlice<'_>; 16]> = SmallVec::new();
             all.push(IoSlice::new(left));
@@ -160,7 +188,7 @@ impl<S: AsyncWrite + Unpin> Replayed<S> {
                 None if now == 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 None => *written += now,
                 Some(beyond) => {
-                    self.ticket = Ticket::Gone;
+                    self.waits = Waits::Nothing;
                     if beyond > 0 {
                         return Poll::Ready(Ok(beyond));
                     }
@@ -191,9 +219,13 @@ fn send<S: AsyncWrite + Unpin>(
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Replayed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Replayed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.parts() {
+            // Nobody reads behind the last answer but who lets the client see it first.
+            ready!(this.poll_release(cx, &[]))?;
+        }
         let left = this.head.get(this.at..).unwrap_or_default();
         if left.is_empty() {
             return Pin::new(&mut this.inner).poll_read(cx, buf);
@@ -216,24 +248,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Replayed<S> {
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        match &this.ticket {
-            Ticket::Gone => return send(&mut this.inner, this.minded.as_ref(), cx, bufs),
-            Ticket::Held { .. } => return this.poll_release(cx, bufs),
-            Ticket::Awaited => {}
+        if !matches!(this.waits, Waits::Nothing) || this.parts() {
+            let total = bufs.iter().map(|buf| buf.len()).sum();
+            if this.holds(bufs, total) {
+                return Poll::Ready(Ok(total));
+            }
         }
-        let total = bufs.iter().map(|buf| buf.len()).sum();
-        if Ticket::is(bufs, total) {
-            let bytes = bufs.iter().fold(Vec::with_capacity(total), |mut bytes, buf| {
-                bytes.extend_from_slice(buf);
-                bytes
-            });
-            this.ticket = Ticket::Held { bytes, written: 0 };
-            return Poll::Ready(Ok(total));
+        match &this.waits {
+            Waits::Nothing => return send(&mut this.inner, this.minded.as_ref(), cx, bufs),
+            Waits::Held { .. } => return this.poll_release(cx, bufs),
+            Waits::Ticket => {}
         }
         let written = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, bufs))?;
-        if written < total {
+        if written < bufs.iter().map(|buf| buf.len()).sum() {
             // What comes next begins inside a record, where a first byte says nothing.
-            this.ticket = Ticket::Gone;
+            this.waits = Waits::Nothing;
         }
         Poll::Ready(Ok(written))
     }
@@ -272,6 +301,7 @@ mod tests {
     const FLIGHT: &[u8] = &[22, 3, 3, 0, 1, 2];
     const TICKET: &[u8] = &[23, 3, 3, 0, 1, 9];
     const ANSWER: &[u8] = &[23, 3, 3, 0, 1, 7];
+    const ALERT: &[u8] = &[23, 3, 3, 0, 1, 5];
 
     #[tokio::test]
     async fn the_ticket_goes_out_with_the_first_answer() {
@@ -292,37 +322,76 @@ mod tests {
         assert_eq!(stream.inner.writes, [FLIGHT, ANSWER]);
     }
 
+    /// As the socket's, which keeps what it is given until more comes.
+    fn write_more(sink: &Sink, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let all = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+        sink.waits.set(sink.waits.get() + all);
+        if sink.shut { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(all) }
+    }
+
+    /// The handshake is over, and perhaps a ticket waits.
+    async fn settled(ticket: &[u8]) -> (Replayed<Sink>, super::super::leash::Held) {
+        let leash = super::super::leash::Leashes::new().add(&"edge".into());
+        let mut stream = Replayed::new(Vec::new(), Sink { most: 100, ..Sink::default() });
+        stream.write_all(FLIGHT).await.unwrap();
+        if !ticket.is_empty() {
+            stream.write_all(ticket).await.unwrap();
+        }
+        stream.settle(|_| {});
+        stream.mind(Rc::clone(&leash.leash), write_more);
+        (stream, leash)
+    }
+
     #[tokio::test]
-    async fn only_what_is_the_connections_last_may_wait_for_its_end() {
-        fn write_more(sink: &Sink, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-            let all = bufs.iter().map(|buf| buf.len()).sum::<usize>();
-            sink.waits.set(sink.waits.get() + all);
-            if sink.shut { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(all) }
-        }
-        for held in [false, true] {
-            let leash = super::super::leash::Leashes::new().add(&"edge".into());
-            let mut stream = Replayed::new(Vec::new(), Sink { most: 100, ..Sink::default() });
-            stream.write_all(FLIGHT).await.unwrap();
-            if held {
-                stream.write_all(TICKET).await.unwrap();
-            }
-            stream.settle(|_| {});
-            stream.mind(Rc::clone(&leash.leash), write_more);
-            if !held {
-                stream.write_all(ANSWER).await.unwrap();
-                assert_eq!((stream.inner.writes.len(), stream.inner.waits.get()), (2, 0));
-            }
-            leash.leash.part();
-            let before = stream.inner.writes.len();
+    async fn only_what_is_the_connections_last_waits_for_its_end_and_goes_out_with_it() {
+        for ticket in [&b""[..], TICKET] {
+            let (mut stream, leash) = settled(ticket).await;
             stream.write_all(ANSWER).await.unwrap();
-            let waits = if held { TICKET.len() } else { 0 } + ANSWER.len();
-            assert_eq!((stream.inner.writes.len(), stream.inner.waits.get()), (before, waits));
-            // What the socket does not take at once is written as everything is.
-            stream.inner.shut = true;
-            let mut blocked = std::pin::pin!(stream.write_all(ANSWER));
-            assert!(blocked.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
-            assert_eq!(stream.inner.waits.get(), waits + ANSWER.len(), "it was tried");
+            assert_eq!((stream.inner.writes.concat(), stream.inner.waits.get()), ([FLIGHT, ticket, ANSWER].concat(), 0));
+
+            let (mut stream, leash) = (settled(ticket).await.0, leash);
+            stream.mind(Rc::clone(&leash.leash), write_more);
+            leash.leash.part();
+            stream.write_all(ANSWER).await.unwrap();
+            stream.flush().await.unwrap();
+            stream.write_all(ALERT).await.unwrap();
+            assert_eq!((stream.inner.writes.as_slice(), stream.inner.waits.get()), (&[FLIGHT.to_vec()][..], 0));
+            stream.shutdown().await.unwrap();
+            assert_eq!((stream.inner.writes.len(), stream.inner.waits.get()), (1, ticket.len() + ANSWER.len() + ALERT.len()), "once");
         }
+    }
+
+    #[tokio::test]
+    async fn a_last_answer_that_is_long_is_not_copied() {
+        let (mut stream, leash) = settled(TICKET).await;
+        leash.leash.part();
+        let long = [ANSWER, &[0; Waits::LONGEST]].concat();
+        stream.write_all(&long).await.unwrap();
+        assert_eq!(stream.inner.waits.get(), TICKET.len() + long.len());
+    }
+
+    #[tokio::test]
+    async fn what_the_socket_does_not_take_at_once_is_written_as_everything_is() {
+        let (mut stream, leash) = settled(TICKET).await;
+        leash.leash.part();
+        stream.write_all(ANSWER).await.unwrap();
+        stream.inner.shut = true;
+        let mut noop = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut stream).poll_shutdown(&mut noop).is_pending());
+        assert_eq!(stream.inner.waits.get(), TICKET.len() + ANSWER.len(), "it was tried");
+        (stream.inner.shut, stream.inner.most) = (false, 3);
+        stream.minded = None;
+        stream.shutdown().await.unwrap();
+        assert_eq!(stream.inner.writes.concat(), [FLIGHT, TICKET, ANSWER].concat());
+    }
+
+    #[tokio::test]
+    async fn who_reads_behind_the_last_answer_has_sent_it() {
+        let (mut stream, leash) = settled(TICKET).await;
+        leash.leash.part();
+        stream.write_all(ANSWER).await.unwrap();
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+        assert_eq!(stream.inner.waits.get(), TICKET.len() + ANSWER.len());
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A fault of ours, at a request that asks for one.
 pub fn fault(headers: &http::HeaderMap) {
@@ -20,6 +20,13 @@ pub struct Sink {
     pub writes: Vec<Vec<u8>>,
     /// Bytes that it was given to keep until more come.
     pub waits: Cell<usize>,
+}
+
+/// Nothing comes.
+impl AsyncRead for Sink {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl AsyncWrite for Sink {

@@ -12,7 +12,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error as RustlsError, SignatureScheme};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Version};
 
-use super::{hkdf, ticket};
+use super::{suites, ticket};
 use crate::config::{AskCertificate, Forwarded, PemError, PemFiles, Tls, end_of};
 use crate::identify::{CertificateNames, ClientTrust, TrustError};
 use crate::model::{Expiry, Host, Lasting};
@@ -80,7 +80,7 @@ impl Setup {
     fn make(tls: &Tls, read: &PemFiles) -> Result<Self, TlsError> {
         let mut expiries = Vec::new();
         let trust = load_trust(tls, read, &mut expiries)?;
-        let provider = Arc::new(hkdf::provider());
+        let provider = Arc::new(suites::provider());
         let mut served = Vec::with_capacity(tls.certificates.len());
         for files in &tls.certificates {
             let chain: Vec<CertificateDer<'static>> = read.items(&files.cert, "a certificate chain")?;

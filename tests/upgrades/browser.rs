@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::channel;
 
-use super::support::chromium;
+use super::support::{chromium, eventually};
 use super::*;
 
 const PAGE: &str = "<!doctype html><title>none</title><script>\
@@ -53,7 +53,6 @@ fn chromium_talks_to_an_app() {
     assert!(seen.dom.contains("<title>heard hello by chat</title>"), "{} {:?}", seen.dom, seen.console);
     let head = world.app.heads().into_iter().find(|head| head.starts_with("GET /ws ")).unwrap();
     assert!(field(&head, "origin")[0].starts_with("https://wiki.localhost:"), "{head}");
-    let lines = world.lab.decisions(3);
-    let line = lines.iter().find(|line| line["path"] == "/ws").unwrap();
+    let line = eventually("the WebSocket's line", || world.lab.decisions(1).into_iter().find(|line| line["path"] == "/ws"));
     assert_eq!((line["status"].as_u64(), line["wire"]["h2"].is_string()), (Some(101), true), "{line}");
 }

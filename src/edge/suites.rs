@@ -1,16 +1,17 @@
-//! TLS 1.3's key schedule, by rustls' HKDF over RustCrypto's HMAC.
+//! TLS 1.3's cipher suites: transcript hash and key schedule by RustCrypto's hashes and rustls' HKDF over RustCrypto's HMAC, all else the provider's.
 //!
 //! The HKDF that comes with the provider extracts anew for each key that it expands, and prepares each secret anew: a third of a handshake's hashes.
-//! The one that rustls has for any HMAC prepares each secret once.
+//! The one that rustls has for any HMAC prepares each secret once. The provider's hash has a context to be made, copied and cleared, in blocks of its own,
+//! each time that the transcript is looked at.
 
 use std::marker::PhantomData;
 use std::sync::LazyLock;
 
 use hmac::{Hmac, KeyInit, Mac};
 use rustls::crypto::tls13::{Hkdf, HkdfUsingHmac};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, hmac as tls};
-use rustls::{CipherSuite, SupportedCipherSuite, Tls13CipherSuite};
-use sha2::{Sha256, Sha384};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, hash, hmac as tls};
+use rustls::{CipherSuite, CipherSuiteCommon, SupportedCipherSuite, Tls13CipherSuite};
+use sha2::{Digest, Sha256, Sha384};
 
 /// The provider of aws-lc-rs, with this key schedule. Its suites stand in the order in which the server prefers them: all are strong, so the
 /// fastest comes first.
@@ -39,23 +40,17 @@ const fn is_aes_128(suite: CipherSuite) -> bool {
 static SUITES: LazyLock<Vec<Tls13CipherSuite>> = LazyLock::new(|| {
     let theirs = aws_lc_rs::ALL_CIPHER_SUITES.iter().filter_map(SupportedCipherSuite::tls13);
     let own = theirs.filter_map(|theirs| {
-        let hkdf = match theirs.common.hash_provider.output_len() {
-            32 => &SHA256 as &dyn Hkdf,
-            48 => &SHA384,
+        let (hash_provider, hkdf_provider) = match theirs.common.hash_provider.algorithm() {
+            hash::HashAlgorithm::SHA256 => (&TRANSCRIPT256 as &dyn hash::Hash, &SHA256 as &dyn Hkdf),
+            hash::HashAlgorithm::SHA384 => (&TRANSCRIPT384 as &dyn hash::Hash, &SHA384 as &dyn Hkdf),
             _ => return None,
         };
-        Some(Tls13CipherSuite { common: common(&theirs.common), hkdf_provider: hkdf, aead_alg: theirs.aead_alg, quic: None })
+        let common =
+            CipherSuiteCommon { suite: theirs.common.suite, hash_provider, confidentiality_limit: theirs.common.confidentiality_limit };
+        Some(Tls13CipherSuite { common, hkdf_provider, aead_alg: theirs.aead_alg, quic: None })
     });
     own.collect()
 });
-
-fn common(theirs: &rustls::CipherSuiteCommon) -> rustls::CipherSuiteCommon {
-    rustls::CipherSuiteCommon {
-        suite: theirs.suite,
-        hash_provider: theirs.hash_provider,
-        confidentiality_limit: theirs.confidentiality_limit,
-    }
-}
 
 static SHA256: HkdfUsingHmac<'_> = HkdfUsingHmac(&Hash::<Hmac<Sha256>>(PhantomData));
 static SHA384: HkdfUsingHmac<'_> = HkdfUsingHmac(&Hash::<Hmac<Sha384>>(PhantomData));
@@ -86,6 +81,50 @@ impl<M: Mac + Clone + Send + Sync> tls::Key for Key<M> {
 
     fn tag_len(&self) -> usize {
         M::output_size()
+    }
+}
+
+static TRANSCRIPT256: Transcript<Sha256> = Transcript(hash::HashAlgorithm::SHA256, PhantomData);
+static TRANSCRIPT384: Transcript<Sha384> = Transcript(hash::HashAlgorithm::SHA384, PhantomData);
+
+struct Transcript<D>(hash::HashAlgorithm, PhantomData<fn() -> D>);
+
+/// What was hashed so far.
+struct SoFar<D>(D);
+
+impl<D: Digest + Clone + Send + Sync + 'static> hash::Hash for Transcript<D> {
+    fn start(&self) -> Box<dyn hash::Context> {
+        Box::new(SoFar(D::new()))
+    }
+
+    fn hash(&self, data: &[u8]) -> hash::Output {
+        hash::Output::new(&D::digest(data))
+    }
+
+    fn output_len(&self) -> usize {
+        <D as Digest>::output_size()
+    }
+
+    fn algorithm(&self) -> hash::HashAlgorithm {
+        self.0
+    }
+}
+
+impl<D: Digest + Clone + Send + Sync + 'static> hash::Context for SoFar<D> {
+    fn fork_finish(&self) -> hash::Output {
+        hash::Output::new(&self.0.clone().finalize())
+    }
+
+    fn fork(&self) -> Box<dyn hash::Context> {
+        Box::new(Self(self.0.clone()))
+    }
+
+    fn finish(self: Box<Self>) -> hash::Output {
+        hash::Output::new(&self.0.finalize())
+    }
+
+    fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
     }
 }
 
@@ -128,6 +167,25 @@ mod tests {
         assert_eq!(expanded(&*three, &[], 42), okm);
     }
 
+    /// Whatever is hashed in whatever parts, and looked at on the way.
+    fn same_transcript(own: &dyn hash::Hash, theirs: &dyn hash::Hash) {
+        assert_eq!((own.algorithm(), own.output_len()), (theirs.algorithm(), theirs.output_len()));
+        let (mut one, mut other) = (own.start(), theirs.start());
+        let mut all = Vec::new();
+        for length in [0, 1, 62, 1, 64, 65, 127, 128, 129, 1000] {
+            let part: Vec<u8> = (0..length).map(|at| (at * 31 + length) as u8).collect();
+            all.extend_from_slice(&part);
+            one.update(&part);
+            other.update(&part);
+            assert_eq!(one.fork_finish().as_ref(), other.fork_finish().as_ref());
+            assert_eq!(own.hash(&all).as_ref(), other.fork_finish().as_ref());
+            let mut fork = one.fork();
+            fork.update(b"on another way");
+            assert_ne!(fork.finish().as_ref(), other.fork_finish().as_ref());
+        }
+        assert_eq!(one.finish().as_ref(), other.finish().as_ref());
+    }
+
     /// Against rustls' own, which makes the same keys by another way.
     #[test]
     fn every_suite_makes_the_keys_that_rustls_makes() {
@@ -137,7 +195,10 @@ mod tests {
             let provider = provider();
             let own =
                 provider.cipher_suites.iter().filter_map(SupportedCipherSuite::tls13).find(|own| own.common.suite == theirs.common.suite);
-            let (own, theirs) = (own.unwrap().hkdf_provider, theirs.hkdf_provider);
+            let (own, theirs) = (own.unwrap(), theirs);
+            assert_eq!((own.common.suite, own.common.confidentiality_limit), (theirs.common.suite, theirs.common.confidentiality_limit));
+            same_transcript(own.common.hash_provider, theirs.common.hash_provider);
+            let (own, theirs) = (own.hkdf_provider, theirs.hkdf_provider);
             assert!(!std::ptr::addr_eq(own, theirs));
             for salt in [None, Some(&b""[..]), Some(&[7; 32])] {
                 for (one, other) in [
