@@ -4,7 +4,6 @@ mod chatter;
 mod crowd;
 mod first;
 mod gathered;
-
 mod leash;
 mod opening;
 mod proxy_protocol;
@@ -205,12 +204,10 @@ impl Edge {
         // Counted from 0, so that there is something to see before the first pause.
         drop(self.paused(owner));
         loop {
-            match socket.async_io(Interest::READABLE, socket::accept).await {
-                Ok((stream, peer)) => {
-                    let scarce = self.is_scarce(stream.as_raw_fd());
-                    if let Some(entrance) = self.entrance(owner)
-                        && let Ok(stream) = Stream::new(stream)
-                    {
+            let accepted = socket.async_io(Interest::READABLE, socket::accept).await;
+            match accepted.and_then(|(stream, peer)| Ok((self.is_scarce(stream.as_raw_fd()), Stream::new(stream)?, peer))) {
+                Ok((scarce, stream, peer)) => {
+                    if let Some(entrance) = self.entrance(owner) {
                         self.welcome(&entrance, stream, peer);
                     }
                     if scarce {

@@ -222,7 +222,7 @@ fn send<S: AsyncWrite + Unpin>(
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Replayed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.parts() {
+        if matches!(this.waits, Waits::Held { .. }) && this.parts() {
             // Nobody reads behind the last answer but who lets the client see it first.
             ready!(this.poll_release(cx, &[]))?;
         }
