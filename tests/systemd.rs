@@ -53,12 +53,15 @@ fn sockets_are_passed_with_names() {
     command.arg("--fdname=plain:admin:other").arg(env!("CARGO_BIN_EXE_vestibule"));
     std::thread::scope(|threads| {
         // The first connection starts the program, and waits for it.
+        // A child that another test starts may hold the port that was free for a moment longer: who gets there is reset, and comes again.
         let first = threads.spawn(|| {
-            let mut first = eventually("systemd listens", || TcpStream::connect(&other).ok());
-            first.set_read_timeout(Some(DEADLINE)).unwrap();
-            first.write_all(GET.as_bytes()).unwrap();
-            let mut answer = [0; 12];
-            first.read_exact(&mut answer).unwrap();
+            let answer = eventually("an answer to the first connection", || {
+                let mut first = TcpStream::connect(&other).ok()?;
+                first.set_read_timeout(Some(DEADLINE)).unwrap();
+                first.write_all(GET.as_bytes()).ok()?;
+                let mut answer = [0; 12];
+                first.read_exact(&mut answer).ok().map(|()| answer)
+            });
             assert_eq!(&answer, b"HTTP/1.1 403");
         });
         let proxy = Proxy::start_by(command, lab.dir(), &file);
