@@ -90,6 +90,7 @@ struct Minded<S> {
     write_more: WriteMore<S>,
 }
 
+/// What is to be sent, and waits for what comes behind it.
 #[derive(Debug)]
 enum Waits {
     /// Nothing, and the next to be written may be the session ticket.
@@ -345,12 +346,11 @@ mod tests {
     #[tokio::test]
     async fn only_what_is_the_connections_last_waits_for_its_end_and_goes_out_with_it() {
         for ticket in [&b""[..], TICKET] {
-            let (mut stream, leash) = settled(ticket).await;
+            let (mut stream, _leash) = settled(ticket).await;
             stream.write_all(ANSWER).await.unwrap();
             assert_eq!((stream.inner.writes.concat(), stream.inner.waits.get()), ([FLIGHT, ticket, ANSWER].concat(), 0));
 
-            let (mut stream, leash) = (settled(ticket).await.0, leash);
-            stream.mind(Rc::clone(&leash.leash), write_more);
+            let (mut stream, leash) = settled(ticket).await;
             leash.leash.part();
             stream.write_all(ANSWER).await.unwrap();
             stream.flush().await.unwrap();
